@@ -89,7 +89,10 @@ def _marks(plane: Plane, name: str) -> list[float | None]:
 
 
 def _pointed(plane: Plane) -> tuple[list[list[list[str]]], str]:
-    """What the pointer shows at each point: numbers as text [H][W], and the template that they fill."""
+    """What the pointer shows at each point: numbers as text, and the template that they fill.
+
+    They are [W][H], as Plotly looks up what belongs to a point of a surface by x first, though its heights are [H][W].
+    """
     titles = ["at", *(measure(name).title for name in plane.values)]
     template = "<br>".join(f"{title}: %{{customdata[{number}]}}" for number, title in enumerate(titles))
 
@@ -97,7 +100,7 @@ def _pointed(plane: Plane) -> tuple[list[list[list[str]]], str]:
         place = f"({plane.x[column]:.3g}, {plane.y[row]:.3g})"
         return [place, *(measure(name).text(values[row, column]) for name, values in plane.values.items())]
 
-    numbers = [[texts(row, column) for column in range(len(plane.x))] for row in range(len(plane.y))]
+    numbers = [[texts(row, column) for row in range(len(plane.y))] for column in range(len(plane.x))]
     return numbers, f"{template}<extra></extra>"
 
 
