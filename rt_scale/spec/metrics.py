@@ -31,6 +31,7 @@ _BOUNDS: dict[str, Bounds] = {
     "ends/*": _AT_LEAST_0,
     "curvature/residual_*": _AT_LEAST_0,
     "curvature/trace_error": _AT_LEAST_0,
+    "sparsity/*": (0.0, 1.0),
     "features/*/dead_units": (0.0, 1.0),
     "features/*/cka_teacher": (0.0, 1.0),
     "features/*/cosine_teacher": (-1.0, 1.0),

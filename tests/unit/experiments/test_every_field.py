@@ -128,6 +128,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "probe.own": ({"probe.also": ["noise"]}, False, "probe/student/linear"),
     "probe.baselines": ({}, False, "probe/teacher/linear"),
     "probe.statistics": ({"probe.statistics": True}, False, "features/student/effective_rank"),
+    "probe.curvature": (CURVATURE, None, "curvature/trace"),
     "probe.curvature.images": (CURVATURE, 40, "curvature/trace"),
     "probe.curvature.eigenvalues": (CURVATURE, 0, "curvature/eigenvalue_1"),
     "probe.curvature.iterations": (CURVATURE, 1, "curvature/eigenvalue_1"),
