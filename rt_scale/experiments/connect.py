@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from rt_scale.spec.run import stream
 from rt_scale.spec.stopping import Stopped
 
 if TYPE_CHECKING:
+    from rt_scale.analyses.alignment import Aligned
     from rt_scale.analyses.classifier import Choice, Classifiers, Measured
     from rt_scale.data.beton import Beton
     from rt_scale.data.loaders.base import Loader
@@ -95,6 +97,14 @@ def image_counts(spec: ConnectSpec, train: int, test: int) -> dict[str, int]:
     return counts
 
 
+class _Line(NamedTuple):
+    """The weights of two ends, and distance and cosine over all parameters of the whole networks, by column."""
+
+    first: Weights
+    second: Weights
+    apart: dict[str, float]
+
+
 class _Lines:
     """One attempt at all lines.
 
@@ -111,6 +121,7 @@ class _Lines:
         self.own: list[Measured] = []
         self.on_line: list[Measured] = []
         self.apart: list[dict[str, float]] = []
+        self._line = functools.lru_cache(maxsize=1)(self._make_line)
 
     def measure(self) -> Outcome:
         """Measure to the end."""
@@ -125,7 +136,7 @@ class _Lines:
                 self._network(step)
                 pairs = self._complete(step + 1)
                 if new := pairs > self._complete(step):
-                    self.apart += [self._apart(number) for number in range(len(self.apart), pairs)]
+                    self.apart += [self._line(number).apart for number in range(len(self.apart), pairs)]
                     context.log(step + 1, pairs, self._metrics(pairs))
                     self._write(pairs)
                 context.observer.stepped(step + 1)
@@ -158,19 +169,36 @@ class _Lines:
             self.own.append(own)
         else:
             number, point = divmod(step - ends, self.spec.points - 2)
-            (first, second), at = self.spec.pairs[number], self.at[point + 1]
             self.context.observer.stage(f"line {number + 1} of {len(self.spec.pairs)}")
-            weights = combined([self.ends[first], self.ends[second]], [1 - at, at])
-            on_line = measure(weights, statistics)
+            line, at = self._line(number), self.at[point + 1]
+            on_line = measure(combined([line.first, line.second], [1 - at, at]), statistics)
         self.on_line.append(on_line)
 
-    def _apart(self, number: int) -> dict[str, float]:
-        """Distance and cosine of the ends of a line, over all parameters of the whole network."""
+    def _make_line(self, number: int) -> _Line:
         from rt_scale.analyses.line import apart
 
-        first, second = (self.ends[end] for end in self.spec.pairs[number])
+        ends = self.spec.pairs[number]
+        first, second = (self.ends[end] for end in ends)
         parameters = [name for name, _ in self.classifiers.network.named_parameters()]
-        return apart(first, second, parameters)._asdict()
+        found = apart(first, second, parameters)._asdict()
+        if self.spec.align == "weights":
+            second, moved = self._aligned(*ends)
+            found |= {f"{name}_aligned": value for name, value in apart(first, second, parameters)._asdict().items()}
+            found["permuted"] = moved
+        return _Line(first, second, found)
+
+    def _aligned(self, first: int, second: int) -> Aligned:
+        """The second end with its units in the order of the first's."""
+        import torch
+
+        from rt_scale.analyses.alignment import align
+        from rt_scale.analyses.units import hidden_units
+
+        assert self.context.data is not None
+        info, run = self.context.data.main.info, self.spec.run
+        groups = hidden_units(self.classifiers.network, info.channels, run.data.size or info.size)
+        generator = torch.Generator().manual_seed(stream("connect.align", self.spec.seeds.data, first, second))
+        return align(self.ends[first], self.ends[second], groups, generator)
 
     def _curves(self, number: int) -> list[dict[str, Any]]:
         """The values on a line, a row for each split and position."""

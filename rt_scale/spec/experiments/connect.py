@@ -68,8 +68,8 @@ class ConnectSpec(RunSpec):
     images: int | None = Field(None, ge=1, le=MOST)
     """Images of each split, the first of a fixed order; null: all."""
     align: Literal["none", "weights"] = "none"
-    """Whether the units of the second network of each pair are first permuted to match those of the first: none, or
-    weights (weight matching, which leaves its outputs unchanged)."""
+    """Whether the hidden units of the second network of each pair first get the order of the first's: none, or weights
+    (weight matching, Ainsworth et al. 2023); its outputs stay the same."""
 
     @field_validator("splits")
     @classmethod

@@ -152,6 +152,31 @@ def test_choices_change_numbers_and_loaders_do_not(
     assert all(row["loss"] == row["loss_on_line"] for row in kept)
 
 
+def test_units_are_brought_into_one_order(settings: Make) -> None:
+    ends = {"run": END, "vary": "seeds.student", "values": [1, 2]}
+    plain, aligned = (
+        RunSpec.model_validate({"kind": "connect", "ends": ends, "points": 4, "splits": ["test"], "align": align})
+        for align in ("none", "weights")
+    )
+    run(plain, settings())
+    for end in plain.dependencies:
+        run(end, settings())
+    with pytest.raises(Stopped):
+        run(aligned, settings(stop=Stop(40)))  # in the line
+    last = run(aligned, settings()).last
+    assert set(last) == set(aligned.logged)
+    assert last["ends/l2_aligned"] < last["ends/l2"]
+    assert last["ends/cosine_aligned"] > last["ends/cosine"]
+    assert 0 < last["ends/permuted"] <= 1
+    (row,) = (row for row in tables(aligned, settings())["pairs"] if row["measure"] == "loss")
+    assert {name: row[name] for name in ("l2", "l2_aligned", "permuted")} == {
+        name: last[f"ends/{name}"] for name in ("l2", "l2_aligned", "permuted")
+    }
+    curves = (tables(spec, settings())["curves"] for spec in (plain, aligned))
+    same = [one["loss"] == other["loss"] for one, other in zip(*curves, strict=True)]
+    assert same == [True, False, False, True]
+
+
 def test_two_points_are_the_ends(finished: tuple[ConnectSpec, Options]) -> None:
     spec, options = connect(points=2), finished[1]
     result = run(spec, options)
