@@ -84,7 +84,7 @@ def packed(document: dict[str, Any], place: Place, count: int, asked: argparse.N
     ours, theirs = measure.alternate(lambda: timed(together, count), lambda: timed(alone, 1), asked.rounds)
     ratio = statistics.median(one / pack for pack, one in zip(ours, theirs, strict=True))
     sides = {"packed": measure.summarise(ours)._asdict(), "one_by_one": measure.summarise(theirs)._asdict()}
-    peak = torch.cuda.max_memory_allocated() / 1e9 if bench.execution.device.type == "cuda" else None
+    peak = torch.cuda.max_memory_allocated() / 1e9 if bench.device.type == "cuda" else None
     return {"students": count, **sides, "packed_ratio": ratio, "peak_gb": peak}
 
 

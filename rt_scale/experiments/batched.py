@@ -87,8 +87,8 @@ class Bench:
         set_precision(spec.precision)
         self.subset = training_subset(spec, self.data)
         # "map": the bench needs one batch, not the whole set in memory.
-        device, dtype = self.execution.device, parameter_dtype(spec.precision)
-        self.loader = training_loader(spec, self.data, "map", device, self.subset, dtype=dtype)
+        self.device, dtype = torch.device(self.execution.device), parameter_dtype(spec.precision)
+        self.loader = training_loader(spec, self.data, "map", self.device, self.subset, dtype=dtype)
         self.batch = next(self.loader.epoch(0))
 
     def seconds(self, size: int) -> float:
@@ -116,8 +116,8 @@ class Bench:
                     raise measured
             for optimizer in optimizers:
                 optimizer.step()
-            if self.execution.device.type == "cuda":
-                torch.cuda.synchronize(self.execution.device)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
 
         return move
 
@@ -126,7 +126,7 @@ class Bench:
         spec, info, execution = self.spec, self.data.info, self.execution
         dtype, layout = parameter_dtype(spec.precision), execution.channels_last
         teacher, student = (
-            to_device(network, execution.device, dtype, channels_last=layout)
+            to_device(network, self.device, dtype, channels_last=layout)
             for network in build_pair(spec, info.channels, spec.data.size or info.size)
         )
         targets: Targets = ComputedTargets(teacher, frozen=spec.teacher.update == "none")
@@ -137,9 +137,7 @@ class Bench:
         made = []
         for _ in range(size):
             sharpenings = build_sharpenings(spec, steps=epoch, steps_per_epoch=epoch)
-            objective = build_objective(
-                spec, self.data, self.subset, views, lambda: targets, sharpenings, execution.device
-            )
+            objective = build_objective(spec, self.data, self.subset, views, lambda: targets, sharpenings, self.device)
             own = copy.deepcopy(student)
             if size == 1:  # accelerate the copy: a compiled or graphed pass is bound to one network's weights
                 own = accelerated(own, spec.train.batch_size, execution.accelerate)

@@ -119,13 +119,20 @@ def _fits_schedules(spec: TrainingSpec, samples: int) -> None:
 
 
 def _fits_stop(spec: TrainingSpec, samples: int) -> None:
-    """Refuse a stop at or beyond the end, which is only known with the number of images."""
+    """Refuse a stop, or a start from a later step, at or beyond the end: known only with the number of images."""
     per_epoch, train = math.ceil(samples / spec.train.batch_size), spec.train
     total = train.length(per_epoch)
     if train.stop is not None and train.end(per_epoch) >= total:
         raise InputError(
             f"train.stop is {train.stop}, but training ends after {counted(total, 'step')} "
             f"({counted(train.epochs, 'epoch')} of {per_epoch}). Stop before, or leave train.stop out."
+        )
+    first, end = spec.first_step(per_epoch), train.end(per_epoch)
+    if first >= max(1, end):
+        field = "student.start_from takes a state" if spec.pruned is None else "prune.rewind is"
+        raise InputError(
+            f"{field} after {counted(first, 'step')}, but this run ends after {counted(end, 'step')}: nothing is left "
+            "to train. Take an earlier moment."
         )
 
 
@@ -236,19 +243,12 @@ def _fits_size(spec: TrainingSpec, main: Prepared | NoiseSet, other: Prepared) -
 
 
 def fits_state(spec: TrainingSpec, main: Prepared | NoiseSet, before: TrainingSpec, other: Prepared | NoiseSet) -> None:
-    """Raise InputError if ``spec`` cannot go on from the state of ``before``: at or beyond its end, or other epochs."""
+    """Raise InputError if ``spec`` cannot go on from the state of ``before``, whose epochs are of another length."""
     samples, samples_before = training_samples(spec, main), training_samples(before, other)
     if samples != samples_before:
         raise InputError(
             f"student.start_from takes the state of a run on {samples_before:,} training images, and this run has "
             f"{samples:,}: epochs of other lengths cannot go on from each other. Make data.samples equal."
-        )
-    per_epoch = math.ceil(samples / spec.train.batch_size)
-    first, end = spec.first_step(per_epoch), spec.train.end(per_epoch)
-    if first >= end:
-        raise InputError(
-            f"student.start_from takes the state of a run after {counted(first, 'step')}, but this run ends after "
-            f"{counted(end, 'step')}: nothing is left to train. Give the other run a train.stop before that."
         )
 
 

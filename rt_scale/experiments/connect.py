@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 STATE = "lines.json"
 """File of a checkpoint: what is measured so far."""
 MEASURES = ("error", "loss")
+ALIGNED = "_aligned"
+"""Ends the names of what belongs to the line to the second network with its units in the order of the first's."""
 FOR_STATISTICS = "estimation"
 """The images that estimate statistics, beside those of the splits."""
 
@@ -80,6 +82,7 @@ class Connect(Experiment[ConnectSpec]):
 
     def load(self) -> None:
         """Import networks and loaders."""
+        import rt_scale.analyses.alignment
         import rt_scale.analyses.classifier
         import rt_scale.experiments.objectives  # noqa: F401
 
@@ -97,18 +100,10 @@ def image_counts(spec: ConnectSpec, train: int, test: int) -> dict[str, int]:
     return counts
 
 
-class _Line(NamedTuple):
-    """The weights of two ends, and distance and cosine over all parameters of the whole networks, by column."""
-
-    first: Weights
-    second: Weights
-    apart: dict[str, float]
-
-
 class _Lines:
     """One attempt at all lines.
 
-    The state is what was measured, in order: each end, then the points between the ends, pair after pair.
+    The state is what was measured, in order: each end, then the points between the ends, line after line.
     """
 
     def __init__(self, spec: ConnectSpec, context: Context) -> None:
@@ -118,10 +113,11 @@ class _Lines:
         self.at = positions(spec.points)
         self.ends = _weights(spec, context)
         self.classifiers = _classifiers(spec, context)
+        self.suffixes = ("",) if spec.align == "none" else ("", ALIGNED)
+        self.second = functools.lru_cache(maxsize=1)(self._aligned)
         self.own: list[Measured] = []
         self.on_line: list[Measured] = []
         self.apart: list[dict[str, float]] = []
-        self._line = functools.lru_cache(maxsize=1)(self._make_line)
 
     def measure(self) -> Outcome:
         """Measure to the end."""
@@ -136,7 +132,7 @@ class _Lines:
                 self._network(step)
                 pairs = self._complete(step + 1)
                 if new := pairs > self._complete(step):
-                    self.apart += [self._line(number).apart for number in range(len(self.apart), pairs)]
+                    self.apart += [self._apart(number) for number in range(len(self.apart), pairs)]
                     context.log(step + 1, pairs, self._metrics(pairs))
                     self._write(pairs)
                 context.observer.stepped(step + 1)
@@ -149,11 +145,11 @@ class _Lines:
         return Outcome(context.metrics.last(), total, len(self.spec.pairs))
 
     def _complete(self, steps: int) -> int:
-        """The number of lines that are complete after so many networks."""
-        inner, on_lines = self.spec.points - 2, steps - len(self.ends)
+        """The number of pairs that are complete after so many networks."""
+        of_pair, on_lines = (self.spec.points - 2) * len(self.suffixes), steps - len(self.ends)
         if on_lines < 0:
             return 0
-        return on_lines // inner if inner else len(self.spec.pairs)
+        return on_lines // of_pair if of_pair else len(self.spec.pairs)
 
     def _network(self, step: int) -> None:
         """Measure the network of a step."""
@@ -168,71 +164,82 @@ class _Lines:
             on_line = own if same else measure(self.ends[step], statistics)
             self.own.append(own)
         else:
-            number, point = divmod(step - ends, self.spec.points - 2)
-            self.context.observer.stage(f"line {number + 1} of {len(self.spec.pairs)}")
-            line, at = self._line(number), self.at[point + 1]
-            on_line = measure(combined([line.first, line.second], [1 - at, at]), statistics)
+            line, point = divmod(step - ends, self.spec.points - 2)
+            number, aligned = divmod(line, len(self.suffixes))
+            (first, second), at = self.spec.pairs[number], self.at[point + 1]
+            self.context.observer.stage(f"line {line + 1} of {len(self.spec.pairs) * len(self.suffixes)}")
+            last = self.second(number).weights if aligned else self.ends[second]
+            weights = combined([self.ends[first], last], [1 - at, at])
+            on_line = measure(weights, statistics)
         self.on_line.append(on_line)
 
-    def _make_line(self, number: int) -> _Line:
+    def _apart(self, number: int) -> dict[str, float]:
+        """Distance and cosine of the ends of a line, over all parameters of the whole network; also once aligned."""
         from rt_scale.analyses.line import apart
 
-        ends = self.spec.pairs[number]
-        first, second = (self.ends[end] for end in ends)
+        first, second = (self.ends[end] for end in self.spec.pairs[number])
         parameters = [name for name, _ in self.classifiers.network.named_parameters()]
         found = apart(first, second, parameters)._asdict()
-        if self.spec.align == "weights":
-            second, moved = self._aligned(*ends)
-            found |= {f"{name}_aligned": value for name, value in apart(first, second, parameters)._asdict().items()}
-            found["permuted"] = moved
-        return _Line(first, second, found)
+        if ALIGNED not in self.suffixes:
+            return found
+        aligned = self.second(number)
+        of_aligned = apart(first, aligned.weights, parameters)._asdict()
+        return {**found, **{name + ALIGNED: value for name, value in of_aligned.items()}, "permuted": aligned.moved}
 
-    def _aligned(self, first: int, second: int) -> Aligned:
-        """The second end with its units in the order of the first's."""
+    def _aligned(self, number: int) -> Aligned:
+        """The second end of a pair with its units in the order of the first's."""
         import torch
 
         from rt_scale.analyses.alignment import align
         from rt_scale.analyses.units import hidden_units
 
         assert self.context.data is not None
-        info, run = self.context.data.main.info, self.spec.run
+        (first, second), run, info = self.spec.pairs[number], self.spec.run, self.context.data.main.info
+        self.context.observer.stage(f"units of ends {first} and {second} are matched")
         groups = hidden_units(self.classifiers.network, info.channels, run.data.size or info.size)
         generator = torch.Generator().manual_seed(stream("connect.align", self.spec.seeds.data, first, second))
         return align(self.ends[first], self.ends[second], groups, generator)
 
     def _curves(self, number: int) -> list[dict[str, Any]]:
-        """The values on a line, a row for each split and position."""
+        """The values on the lines of a pair, a row for each split and position."""
         (first, second), inner = self.spec.pairs[number], self.spec.points - 2
-        begin = len(self.ends) + number * inner
-        line = [self.on_line[first], *self.on_line[begin : begin + inner], self.on_line[second]]
-        return [
-            {"first": first, "second": second, "split": split, "position": float(at), **_values(measured[split])}
-            for split in self.spec.splits
-            for at, measured in zip(self.at, line, strict=True)
-        ]
+        begin, lines = len(self.ends) + number * len(self.suffixes) * inner, {}
+        for suffix in self.suffixes:
+            # The second end computes the same in any order of its units.
+            lines[suffix] = [self.on_line[first], *self.on_line[begin : begin + inner], self.on_line[second]]
+            begin += inner
+        rows = []
+        for split, (place, at) in itertools.product(self.spec.splits, enumerate(self.at)):
+            row = {"first": first, "second": second, "split": split, "position": float(at)}
+            for suffix, line in lines.items():
+                row |= {name + suffix: value for name, value in _values(line[place][split]).items()}
+            rows.append(row)
+        return rows
 
     def _barriers(self, number: int) -> list[dict[str, Any]]:
-        """The barriers of a line and the distance of its ends, a row for each split and measure."""
+        """The barriers between the ends of a pair and their distance, a row for each split and measure."""
         from rt_scale.analyses.line import barrier
 
         first, second = self.spec.pairs[number]
         curves, rows = self._curves(number), []
         for split, measure in itertools.product(self.spec.splits, MEASURES):
-            found = barrier(self.at, np.array([row[measure] for row in curves if row["split"] == split]))
-            rows.append(
-                {"first": first, "second": second, "split": split, "measure": measure, "barrier": found.over_mean,
-                 "barrier_line": found.over_line, **self.apart[number]}
-            )  # fmt: skip
+            row: dict[str, Any] = {"first": first, "second": second, "split": split, "measure": measure}
+            for suffix in self.suffixes:
+                values = [each[measure + suffix] for each in curves if each["split"] == split]
+                found = barrier(self.at, np.array(values))
+                row |= {f"barrier{suffix}": found.over_mean, f"barrier_line{suffix}": found.over_line}
+            rows.append({**row, **self.apart[number]})
         return rows
 
     def _metrics(self, pairs: int) -> dict[str, float]:
         """Means over the first lines, and over all ends with their own statistics."""
         rows = [row for number in range(pairs) for row in self._barriers(number)]
+        barriers = [name + suffix for suffix in self.suffixes for name in ("barrier", "barrier_line")]
         found = {
             f"{name}/{split}/{measure}": [
                 row[name] for row in rows if (row["split"], row["measure"]) == (split, measure)
             ]
-            for name, split, measure in itertools.product(("barrier", "barrier_line"), self.spec.splits, MEASURES)
+            for name, split, measure in itertools.product(barriers, self.spec.splits, MEASURES)
         }
         for split, measure in itertools.product(self.spec.splits, ("accuracy", "loss")):
             found[f"ends/{split}/{measure}"] = [own[split][measure] for own in self.own]

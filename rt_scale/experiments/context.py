@@ -11,11 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
+
 from rt_scale.experiments.base import Sets
-from rt_scale.experiments.options import Options, ResolvedOptions
+from rt_scale.experiments.options import Options
 from rt_scale.spec.errors import RtScaleError, RunError, StoreUnavailable
 from rt_scale.spec.stopping import StopCheck
 from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.results import Execution
 from rt_scale.store.run_dir import METRICS, RunDir
 from rt_scale.tensorboard.writer import BoardWriter
 from rt_scale.training.checkpoint import Spent
@@ -40,6 +43,7 @@ class Context:
         data: the run's open data sets, if it has any.
 
     Attributes:
+        device: torch's, of ``execution``.
         metrics: all metrics so far.
         spent_before: the time of earlier attempts.
     """
@@ -47,13 +51,13 @@ class Context:
     def __init__(
         self,
         run_dir: RunDir,
-        execution: ResolvedOptions,
+        execution: Execution,
         options: Options,
         hparams: Mapping[str, Any],
         data: Sets | None = None,
     ) -> None:
         self.run_dir, self.execution, self.options, self.hparams = run_dir, execution, options, hparams
-        self.data = data
+        self.data, self.device = data, torch.device(execution.device)
         self.observer, self.group, self.stop = options.observer, options.group, options.stop
         self.checkpoint_seconds = options.checkpoint_seconds
         self.metrics = MetricsTable(run_dir.metrics_path)

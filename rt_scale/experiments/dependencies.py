@@ -12,8 +12,9 @@ from torch import Tensor
 
 from rt_scale.experiments.base import Sets
 from rt_scale.experiments.options import Observer, Options, Silent
-from rt_scale.models.networks import Weights, build_pair
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.models.networks import Network, Weights, build_pair
+from rt_scale.spec.errors import InputError, RunError, counted
+from rt_scale.spec.experiments.pruning import Pruned
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.networks import StartFrom, Taken
 from rt_scale.spec.run import RunSpec
@@ -24,6 +25,7 @@ from rt_scale.store.store import Store
 from rt_scale.training.checkpoint import STUDENT, read_weights
 from rt_scale.training.loop import compute_gradients
 from rt_scale.training.precision import parameter_dtype
+from rt_scale.training.pruning import Kept, all_kept, emptied, prunable, pruned, read_mask, shares
 
 StartWeights = Mapping[str, Weights]
 """Parameters and buffers by name of ``teacher`` and ``student``, if they start from another run."""
@@ -31,6 +33,7 @@ StartWeights = Mapping[str, Weights]
 T = TypeVar("T")
 
 TEACHER = "teacher.safetensors"
+MASK = "mask.safetensors"
 START = 0
 """The checkpoint of the teacher and the student at a run's start, also of a run that goes on from a later step."""
 
@@ -38,7 +41,10 @@ START = 0
 def start_weights(spec: TrainingSpec, store: Store, data: Sets | None) -> dict[str, dict[str, Tensor]]:
     """The weights that teacher and student of ``spec`` start from; arguments and errors as of :func:`weights_of`."""
     starts = {"teacher": spec.teacher.start_from, "student": spec.student.start_from}
-    return {role: _of_part(start, store, data) for role, start in starts.items() if start is not None}
+    weights = {role: _of_part(start, store, data) for role, start in starts.items() if start is not None}
+    if (before := spec.goes_on_from) is not None:
+        weights["student"] = read_end(before, "state", store, lambda folder: read_weights(folder / STUDENT))
+    return weights
 
 
 def _of_part(start: StartFrom, store: Store, data: Sets | None) -> dict[str, Tensor]:
@@ -59,7 +65,8 @@ def weights_of(network: Taken, store: Store, data: Sets | None) -> dict[str, Ten
     """
     file = TEACHER if network.take == "teacher" else STUDENT
     if not network.drawn:
-        return read_end(network.run, network.take, store, lambda folder: read_weights(folder / file))
+        at_start = network.take == "init"
+        return read_end(network.run, network.take, store, lambda folder: read_weights(folder / file), at_start=at_start)
     run_dir = store.run(network.run)
     run_dir.refresh()
     if START not in run_dir.checkpoints.steps():
@@ -73,8 +80,8 @@ def weights_of(network: Taken, store: Store, data: Sets | None) -> dict[str, Ten
     return _draw(network, store, data) if weights is None else weights
 
 
-def read_end(run: TrainingSpec, what: str, store: Store, load: Callable[[Path], T]) -> T:
-    """The result of ``load`` on the last checkpoint of a finished run, which takes ``what`` of it, in a word.
+def read_end(run: TrainingSpec, what: str, store: Store, load: Callable[[Path], T], *, at_start: bool = False) -> T:
+    """The result of ``load``, which takes ``what`` in a word, on the last checkpoint of a finished run, or the first.
 
     RunError if the run is not finished, or its checkpoint is missing or damaged.
     """
@@ -84,7 +91,7 @@ def read_end(run: TrainingSpec, what: str, store: Store, load: Callable[[Path], 
     if finished is None:
         raise RunError(f"The run {run_dir.name}, whose {what} is taken, is not finished; compute it first.")
     # The last step by the result: the newest checkpoint present may be an earlier one.
-    return _read(run_dir, finished.steps, what, load)
+    return _read(run_dir, START if at_start else finished.steps, what, load)
 
 
 def _read(run_dir: RunDir, step: int, what: str, load: Callable[[Path], T]) -> T:
@@ -95,6 +102,30 @@ def _read(run_dir: RunDir, step: int, what: str, load: Callable[[Path], T]) -> T
             f"This run takes the {what} of run {run_dir.name}, but {error} Move the folder '{run_dir.path}' away to "
             "have that run computed anew."
         ) from error
+
+
+def round_mask(round_: Pruned, student: Network, store: Store) -> Kept:
+    """What is left of the weights of ``student`` in a round of pruning, from the end of the round before.
+
+    RunError if that cannot be read, or a layer would have no weights left.
+    """
+
+    def load(folder: Path) -> Kept:
+        weights = read_weights(folder / STUDENT)
+        first = round_.before.pruned is None
+        names = prunable(student, round_.how.parameters)
+        kept = all_kept(weights, names) if first else read_mask(folder / MASK, dict(student.named_parameters()))
+        return pruned(weights, kept, round_.how.fraction, round_.how.scope)
+
+    kept = read_end(round_.before, "mask", store, load)
+    if gone := emptied(kept):
+        left = shares(kept)["sparsity/left"]
+        raise RunError(
+            f"Pruning ends before round {round_.how.round}, at {left:.2%} of the weights, as it would leave none in "
+            f"{counted(len(gone), 'layer')}: {', '.join(gone[:3])}{' ...' if len(gone) > 3 else ''}. Take fewer "
+            "rounds, a smaller prune.fraction, a wider encoder, or prune.scope: layer."
+        )
+    return kept
 
 
 def _draw(network: Taken, store: Store, data: Sets | None) -> dict[str, Tensor]:
@@ -125,7 +156,7 @@ class _DependencyObserver(Silent):
     def started(self, step: int, steps: int) -> None:
         """Announce the run and its length."""
         self.steps = steps
-        self.observer.decided(f"first {self.name}, which this run starts from ({steps:,} steps)")
+        self.observer.decided(f"first {self.name}, which this run needs ({steps:,} steps)")
         self.stage("training")
 
     def stepped(self, step: int) -> None:
@@ -163,4 +194,4 @@ def compute_first(spec: RunSpec, options: Options, run: Callable[[RunSpec, Optio
             stop_check(options.stop)()
             time.sleep(PATIENCE)
         except RunError as error:
-            raise RunError(f"The run {spec.name}, to start from, has no result: {error}") from error
+            raise RunError(f"The run {spec.name}, which this run needs, has no result: {error}") from error

@@ -114,7 +114,7 @@ def build_targets(spec: TrainingSpec, info: DataInfo, teacher: Network, loader: 
         return ComputedTargets(teacher, frozen=spec.teacher.update == "none", learn_statistics=learn)
     context.observer.stage("embedding the teacher's targets")
     inputs = clean_inputs(spec, info, execution.channels_last)
-    with arithmetic(spec.precision, execution.device):
+    with arithmetic(spec.precision, context.device):
         return CachedTargets(
             teacher, loader.sequential(), loader.samples, inputs, group=context.group, check_stop=context.check_stop
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,33 +116,7 @@ class Options:
     gradients: Gradients = compute_gradients
 
 
-@dataclass(frozen=True)
-class ResolvedOptions:
-    """The options resolved for one run, with a torch device; :class:`Execution` explains the fields."""
-
-    device: torch.device
-    threads: int
-    cache_teacher: bool
-    channels_last: bool
-    loader: str
-    loader_reason: str
-    workers: int = 1
-    gpus: float = 0.0
-    pack: int = 1
-    accelerate: str = "none"
-
-    @property
-    def held(self) -> tuple[str, float]:
-        """This run's share of the devices of all workers: ``gpu`` and GPUs, or ``cpu`` and cores (threads)."""
-        on_cpu = self.device.type == "cpu"
-        return "cpu" if on_cpu else "gpu", self.workers * (self.threads if on_cpu else self.gpus) / self.pack
-
-    def record(self) -> Execution:
-        """The record for ``environment.json``."""
-        return Execution.model_validate({**dataclasses.asdict(self), "device": str(self.device)})
-
-
-def resolve(spec: RunSpec, needs: Needs, options: Options, earlier: Execution | None) -> ResolvedOptions:
+def resolve(spec: RunSpec, needs: Needs, options: Options, earlier: Execution | None) -> Execution:
     """Resolve what ``options`` leave open, for a run with these ``needs``.
 
     Args:
@@ -172,11 +145,17 @@ def resolve(spec: RunSpec, needs: Needs, options: Options, earlier: Execution | 
     loader, reason = choose_loader(options.loader, needs.image_bytes, device, free)
     if loader == "ffcv":
         require_ffcv()
-    gpus = 0.0 if device.type == "cpu" else options.gpus
-    pack = options.batching.size
-    how = _accelerate(needs, options, device, earlier)
-    return ResolvedOptions(
-        device, threads, cache, channels_last, loader, reason, options.group.world, gpus, pack=pack, accelerate=how
+    return Execution(
+        device=str(device),
+        threads=threads,
+        cache_teacher=cache,
+        channels_last=channels_last,
+        loader=loader,
+        loader_reason=reason,
+        workers=options.group.world,
+        gpus=0.0 if device.type == "cpu" else options.gpus,
+        pack=options.batching.size,
+        accelerate=_accelerate(needs, options, device, earlier),
     )
 
 

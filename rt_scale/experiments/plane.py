@@ -91,7 +91,7 @@ class OutputKL:
     @torch.no_grad()
     def __init__(self, spec: LandscapeSpec, data: Prepared, network: Network, context: Context) -> None:
         run, execution = spec.origin.run, context.execution
-        order: Order = {"batch_size": run.train.batch_size, "seed": 0, "device": execution.device}
+        order: Order = {"batch_size": run.train.batch_size, "seed": 0, "device": context.device}
         train = training_subset(run, data)
         chosen = {"train": (data.train, _some(data.train.labels, train, spec)),
                   "test": (data.test, _some(data.test.labels, None, spec))}  # fmt: skip
@@ -153,8 +153,8 @@ class PlaneRun:
         self._refuse_negative_variances()
         execution = context.execution
         dtype = parameter_dtype(run.precision)
-        self.weights = [{name: value.to(execution.device) for name, value in each.items()} for each in self.weights]
-        self.network = to_device(network, execution.device, dtype, channels_last=execution.channels_last).eval()
+        self.weights = [{name: value.to(context.device) for name, value in each.items()} for each in self.weights]
+        self.network = to_device(network, context.device, dtype, channels_last=execution.channels_last).eval()
         width, height = spec.points
         (left, right), (bottom, top) = spec.window
         self.x, self.y = axis(left, right, width), axis(bottom, top, height)
@@ -218,7 +218,7 @@ class PlaneRun:
         if mine is not None:
             found = torch.from_numpy(np.stack([mine[name] for name in names], axis=1))
             table[rank, : len(found)] = found
-        table = self.context.group.sum(table.to(self.context.execution.device)).cpu()  # others hold 0: it is exact
+        table = self.context.group.sum(table.to(self.context.device)).cpu()  # others hold 0: it is exact
         for group, values in zip(groups, table.numpy(), strict=True):
             self.values.put(group, {name: values[: len(group), each] for each, name in enumerate(names)})
 

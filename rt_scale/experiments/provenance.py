@@ -12,8 +12,7 @@ from pathlib import Path
 
 import torch
 
-from rt_scale.experiments.options import ResolvedOptions
-from rt_scale.store.results import AttemptRecord, BatchSize, Cpu, Gpu
+from rt_scale.store.results import AttemptRecord, BatchSize, Cpu, Execution, Gpu
 from rt_scale.system.machine import allowed_cores
 
 VERSIONS = (
@@ -25,9 +24,9 @@ CPUINFO = Path("/proc/cpuinfo")
 _SOURCE = Path(__file__).parent
 
 
-def attempt_record(execution: ResolvedOptions, packing: BatchSize) -> AttemptRecord:
+def attempt_record(execution: Execution, packing: BatchSize) -> AttemptRecord:
     """The record of an attempt that begins now."""
-    device = execution.device
+    device = torch.device(execution.device)
     commit, dirty = git_state(_SOURCE)
     return AttemptRecord(
         time=time.time(),

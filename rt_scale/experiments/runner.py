@@ -16,7 +16,7 @@ from rt_scale.experiments.base import Outcome, Sets, check, experiment_of, unfin
 from rt_scale.experiments.context import Context, Follower
 from rt_scale.experiments.dependencies import compute_first
 from rt_scale.experiments.networks import set_record
-from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
+from rt_scale.experiments.options import Options, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.own import sources
 from rt_scale.experiments.provenance import attempt_record
@@ -24,7 +24,7 @@ from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreUnavai
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, stop_check
 from rt_scale.store.lease import Attempt
-from rt_scale.store.results import DataRecord, RunRecord, RunResult
+from rt_scale.store.results import DataRecord, Execution, RunRecord, RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.distributed import Group, WorkerLost
 from rt_scale.training.loop import Diverged
@@ -35,10 +35,10 @@ ALIKE = (InputError, Diverged, Stopped)
 
 
 class Order(NamedTuple):
-    """What the other ranks train: a spec and its resolved options, as JSON."""
+    """What the other ranks train: a spec, as JSON, and how it is executed."""
 
     spec: dict[str, Any]
-    execution: dict[str, Any]
+    execution: Execution
 
 
 def _order(group: Group, given: Order | BaseException | None = None) -> Order | BaseException | None:
@@ -73,7 +73,7 @@ def follow(options: Options) -> None:
 
 def _prepared(order: Order, options: Options) -> tuple[RunSpec, Follower]:
     spec = RunSpec.model_validate(order.spec)
-    execution = ResolvedOptions(**{**order.execution, "device": find_device(options.device)})
+    execution = order.execution.model_copy(update={"device": str(find_device(options.device))})
     torch.set_num_threads(execution.threads)
     options.resident.next_run()
     data = check(spec, options.data_dir, stop_check(options.stop))
@@ -167,7 +167,7 @@ def _refuse_impossible(spec: RunSpec, data: Sets | None, options: Options) -> No
     for each in unfinished(spec, options.store):
         sources(each)
         for precision in each.precisions:
-            check_precision(precision, execution.device)
+            check_precision(precision, torch.device(execution.device))
         if options.group.world > 1:
             experiment_of(each).check_workers(each, check(each, options.data_dir), options.group.world)
 
@@ -176,7 +176,9 @@ def _attempt(spec: RunSpec, data: Sets | None, run_dir: RunDir, options: Options
     kept = sources(spec)
     run_dir.write_spec(spec)
     run_dir.write_sources(kept)
-    for needed in spec.dependencies:
+    # Each after those that it needs itself, so that a chain of runs is not one attempt within another.
+    missing = reversed([each for each in unfinished(spec, options.store) if each.name != spec.name])
+    for needed in {each.name: each for each in (*missing, *spec.dependencies)}.values():
         compute_first(needed, options, _run)
     earlier = run_dir.record()
     if earlier:
@@ -187,15 +189,15 @@ def _attempt(spec: RunSpec, data: Sets | None, run_dir: RunDir, options: Options
     torch.set_num_threads(execution.threads)
     if data is not None:
         options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
-    if execution.device.type == "cuda":
+    if execution.device.startswith("cuda"):
         options.observer.decided(f"accelerate: {execution.accelerate}")
     attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, options.batching)]
-    run_dir.write_record(RunRecord(execution=execution.record(), data=_data_record(data), attempts=attempts))
+    run_dir.write_record(RunRecord(execution=execution, data=_data_record(data), attempts=attempts))
     experiment.load()
     context = Context(run_dir, execution, options, hparams=spec.canonical(), data=data)
     options.resident.next_run()
     try:
-        _order(options.group, Order(spec.canonical(), execution.record().to_json()))
+        _order(options.group, Order(spec.canonical(), execution))
         result = _result(spec, experiment.run(spec, context), context, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:

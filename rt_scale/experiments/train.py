@@ -7,7 +7,7 @@ from pathlib import Path
 from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.base import Outcome
 from rt_scale.experiments.context import Context
-from rt_scale.experiments.dependencies import START, TEACHER, StartWeights, read_end
+from rt_scale.experiments.dependencies import MASK, START, TEACHER, StartWeights, read_end, round_mask
 from rt_scale.experiments.evaluation import Evaluation, build_probers
 from rt_scale.experiments.objectives import (
     build_objective,
@@ -27,9 +27,10 @@ from rt_scale.training.accelerate import Accelerated, accelerated
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
 from rt_scale.training.distillation import Distillation, Supervision, Targets
 from rt_scale.training.distributed import with_global_statistics
-from rt_scale.training.loop import Progress, distance, train
+from rt_scale.training.loop import Gradients, Progress, distance, train
 from rt_scale.training.optim import UpdateRules, build_optimizer
 from rt_scale.training.precision import parameter_dtype, set_precision
+from rt_scale.training.pruning import Kept, Mask, read_mask, save_mask, shares
 from rt_scale.training.teacher import Following
 
 STILL = (
@@ -56,11 +57,11 @@ class TrainingRun:
         self.subset = training_subset(spec, data.main)
         pair = build_pair(spec, info.channels, spec.data.size or info.size, weights)
         self.teacher, self.student = (
-            to_device(network, execution.device, dtype, channels_last=execution.channels_last) for network in pair
+            to_device(network, context.device, dtype, channels_last=execution.channels_last) for network in pair
         )
         kept = context.options.resident
         self.loader = training_loader(
-            spec, data.main, execution.loader, execution.device, self.subset,
+            spec, data.main, execution.loader, context.device, self.subset,
             dtype=dtype, rank=group.rank, world=group.world, resident=kept,
         )  # fmt: skip
         stand_ins = self.loader.samples % self.loader.batch_size in range(1, group.world)
@@ -77,6 +78,7 @@ class TrainingRun:
         self.evaluation = Evaluation(spec, probers, pair, self.initial, context.observer.stage, context.check_stop)
         self.trained = accelerated(self.student, self.loader.batch_size, execution.accelerate)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
+        self.mask: Mask | None = None
         self.progress = Progress()
         self.constant: dict[str, float] = {}
         every = spec.probe.every
@@ -113,7 +115,7 @@ class TrainingRun:
             hooks=[self],
             group=self.group,
             stop=self.context.stop,
-            gradients=self.context.options.gradients,
+            gradients=self._gradients(),
         )
         metrics = self.context.metrics
         return Outcome(metrics.last(), self.progress.step, self.progress.epoch, self._best(metrics))
@@ -132,7 +134,17 @@ class TrainingRun:
         def targets() -> Targets:
             return build_targets(spec, info, self.teacher, self.loader, self.context)
 
-        return build_objective(spec, self.data, self.subset, views, targets, self.sharpenings, execution.device)
+        return build_objective(spec, self.data, self.subset, views, targets, self.sharpenings, self.context.device)
+
+    def _gradients(self) -> Gradients:
+        given = self.context.options.gradients
+        return given if self.mask is None else self.mask.gradients(given)
+
+    def _prune(self, kept: Kept) -> None:
+        self.mask = Mask(self.student, self.optimizer, kept)
+        named = zip(self.student.named_parameters(), self.initial, strict=True)
+        for initial, mask in ((each, kept[name]) for (name, _), each in named if name in kept):
+            initial.mul_(mask.to(initial.device))
 
     def _update_rules(self) -> UpdateRules:
         recipe = self.spec.train
@@ -191,7 +203,15 @@ class TrainingRun:
         return found
 
     def _resume(self) -> bool:
-        found = self.context.restore(self._load)
+        def load(folder: Path) -> tuple[Progress, Spent | None]:
+            pruned = self.spec.pruned is not None
+            kept = read_mask(folder / MASK, dict(self.student.named_parameters())) if pruned else None
+            found = self._load(folder)
+            if kept is not None:
+                self._prune(kept)
+            return found
+
+        found = self.context.restore(load)
         if found is None:
             return False
         self.progress, spent = found
@@ -202,10 +222,14 @@ class TrainingRun:
         return True
 
     def _begin(self) -> None:
-        """Take another run's state, if so, probe what is constant and the initial student, and write a checkpoint."""
-        start = self.spec.student.start_from
-        if start is not None and start.take == "state":
-            self.progress, _ = read_end(start.run, start.take, self.context.options.store, self._load)
+        """Go on from another run, and prune, if so; probe what is constant and the student; write a checkpoint."""
+        spec, store = self.spec, self.context.options.store
+        if (before := spec.goes_on_from) is not None:
+            self.progress, _ = read_end(before, "state", store, self._load)
+        if spec.pruned is not None:
+            kept, step = round_mask(spec.pruned, self.student, store), self.progress.step
+            self._prune(kept)
+            self.context.log(step, step / self.loader.steps, shares(kept))
         self.constant = self.evaluation.constant()
         self._evaluate()
         self._checkpoint(START)
@@ -238,6 +262,8 @@ class TrainingRun:
     def _checkpoint(self, step: int) -> None:
         def write(folder: Path) -> None:
             save_training(folder, self.student, self.optimizer, self.progress, self.sharpenings)
+            if self.mask is not None:
+                save_mask(folder / MASK, self.mask.kept)
             if step == START or self.spec.teacher.moves:
                 save_weights(folder / TEACHER, self.teacher)
 

@@ -87,19 +87,21 @@ def by_tiles(
     take = functools.partial(features.new_empty, dtype=torch.promote_types(product, torch.float32))
     logits, others, scratch = (take(rows * columns) for _ in range(3))
     learned, taught = (_TiledSoftmax(rows, take(rows * outputs), scratch) for _ in range(2))
-    overlaps, apart = [], []
+    overlaps, own, apart = [], [], []
     for start in range(0, outputs, columns):
         part = slice(start, min(start + columns, outputs))
         tile, other, spare = (_tile(each, rows, 0, part.stop - start) for each in (logits, others, scratch))
         target = taught.add(_put_logits(other, teacher, part, product))
-        learned.add(_put_logits(tile, student, part, product))
+        predictions = learned.add(_put_logits(tile, student, part, product))
         overlaps.append(learned.mean(target, tile))
+        own.append(learned.mean(predictions, tile))
         apart.append(mean_and_excess(tile.sub_(other), target, other, spare))
     (total, shares), (teacher_total, teacher_shares) = learned.over_all(), taught.over_all()
-    # Each is n - <p, z>.
+    # Each is n - <p, z>; the mean of the teacher's logits is that of the student's less that of their difference.
     cross = total - _over_tiles(teacher_shares, overlaps)
-    teacher_entropy = teacher_total - _over_tiles(teacher_shares, taught.means)
-    student_entropy = total - _over_tiles(shares, learned.means)
+    taught_means = [overlap - mean for overlap, (mean, _) in zip(overlaps, apart, strict=True)]
+    teacher_entropy = teacher_total - _over_tiles(teacher_shares, taught_means)
+    student_entropy = total - _over_tiles(shares, own)
     kl = _kl_over_tiles(teacher_shares, total - teacher_total, apart)
     values = torch.stack([cross, kl, teacher_entropy, student_entropy])
     return values, [shares, teacher_shares, *learned.probabilities, *taught.probabilities]
@@ -108,13 +110,12 @@ def by_tiles(
 class _TiledSoftmax:
     """One network's softmax over all columns, from the ``probabilities`` [B, c] over the columns of each tile.
 
-    These are consecutive in ``memory`` [B m]; ``means`` [B] are the means of each tile's logits under them. Two
-    softmaxes may share ``scratch`` [B c], which holds the products of one tile.
+    These are consecutive in ``memory`` [B m]. Two softmaxes may share ``scratch`` [B c], which holds the products of
+    one tile.
     """
 
     def __init__(self, rows: int, memory: Tensor, scratch: Tensor) -> None:
         self.probabilities: list[Tensor] = []
-        self.means: list[Tensor] = []
         self._rows, self._memory, self._scratch, self._columns = rows, memory, scratch, 0
         self._largest: list[tuple[Tensor, Tensor]] = []
 
@@ -124,7 +125,6 @@ class _TiledSoftmax:
         torch.softmax(logits, dim=1, out=probabilities)
         self._columns += logits.shape[1]
         self.probabilities.append(probabilities)
-        self.means.append(self.mean(probabilities, logits))
         self._largest.append((logits.amax(dim=1), probabilities.amax(dim=1)))
         return probabilities
 

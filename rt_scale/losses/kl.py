@@ -27,9 +27,15 @@ def kl_rows(student: Tensor, teacher: Tensor, probabilities: Tensor, normalisers
         probabilities: softmax of ``teacher``.
         normalisers: [B], log sum_j exp(z_j) of the student's logits less that of the teacher's.
     """
+    means, excesses = compared_rows(student, teacher, probabilities)
+    return from_excess(excesses, normalisers - means)
+
+
+def compared_rows(student: Tensor, teacher: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """``mean_and_excess`` of the differences of all rows, each [B]; arguments as of ``kl_rows``."""
     found = [mean_and_excess(*block) for block in _blocks(student, teacher, probabilities)]
     means, excesses = (torch.cat(each) for each in zip(*found, strict=True))
-    return from_excess(excesses, normalisers - means)
+    return means, excesses
 
 
 def softmax_rows(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -179,17 +181,24 @@ class LinearProbes:
     on both); every epoch has a new order; the last partial batch is a step too. Starts and orders are drawn from the
     problem's seed, so that batching changes only rounding. On a GPU, buffers and the graph of a step are reused by the
     next ``fit`` of the same sizes. With ``standardized`` every problem has a second classifier, of its embeddings
-    standardised per dimension.
+    standardised per dimension. ``steps``, if given, are as many in place of ``epochs``.
 
     Attributes:
         plain_because: why the capture of a graph failed, or None.
     """
 
     def __init__(
-        self, classes: int, *, standardized: bool = False, epochs: int = 10, batch_size: int = 256, lr: float = 1e-3
+        self,
+        classes: int,
+        *,
+        standardized: bool = False,
+        epochs: int = 10,
+        steps: int | None = None,
+        batch_size: int = 256,
+        lr: float = 1e-3,
     ) -> None:
         self.classes, self.views = classes, 1 + standardized
-        self.epochs, self.batch_size, self.lr = epochs, batch_size, lr
+        self.epochs, self.steps, self.batch_size, self.lr = epochs, steps, batch_size, lr
         self.plain_because: str | None = None
         self._kept: tuple[BatchedClassifiers, Step] | None = None
 
@@ -205,12 +214,19 @@ class LinearProbes:
         seeds = [problem.seed for problem in problems]
         starts = {seed: self._start(batched.sizes.width, generator) for seed, generator in generators.items()}
         batched.load(problems, [starts[seed] for seed in seeds])
-        for _ in range(self.epochs):
-            orders = {seed: torch.randperm(batched.sizes.samples, generator=each) for seed, each in generators.items()}
-            for index in torch.split(batched.rows_of([orders[seed] for seed in seeds]), self.batch_size, dim=1):
-                check_stop()
-                (full_step if index.shape[1] == self.batch_size else batched.step)(index)
+        steps = self.steps or self.epochs * math.ceil(batched.sizes.samples / self.batch_size)
+        for index in itertools.islice(self._batches(batched, generators, seeds), steps):
+            check_stop()
+            (full_step if index.shape[1] == self.batch_size else batched.step)(index)
         return batched.classifiers()
+
+    def _batches(
+        self, batched: BatchedClassifiers, generators: Mapping[int, torch.Generator], seeds: Sequence[int]
+    ) -> Iterator[Tensor]:
+        """Rows int64 [P, B] of one batch after another, of one epoch after another."""
+        while True:
+            orders = {seed: torch.randperm(batched.sizes.samples, generator=each) for seed, each in generators.items()}
+            yield from torch.split(batched.rows_of([orders[seed] for seed in seeds]), self.batch_size, dim=1)
 
     def _batched(self, sizes: Sizes) -> tuple[BatchedClassifiers, Step]:
         """Buffers to ``load``, and the function for a step on a full batch."""

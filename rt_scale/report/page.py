@@ -20,7 +20,7 @@ from rich.table import Table
 
 from rt_scale.report.analyses.base import Analysis, Picture
 from rt_scale.report.paper import Judged
-from rt_scale.report.plain import MetricRow, RunPicture, metrics_of
+from rt_scale.report.plain import MetricRow, RunPicture, metrics_of, plain_cells
 from rt_scale.report.results import EPOCH, ResultRow, Which, titled_probe
 from rt_scale.report.statistics import ROLES
 from rt_scale.report.status import StatusRow
@@ -219,11 +219,11 @@ def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
 
 def plain_to_rich(rows: Sequence[MetricRow]) -> Table:
     """Rows (at least one) of runs without probes as a terminal table."""
-    view, metrics = Table(), metrics_of(rows)
-    for title in [*rows[0].shown, "runs", *metrics]:
-        view.add_column(title, justify="right")
-    for row in rows:
-        view.add_row(*row.shown.values(), str(len(row.runs)), *row.texts(metrics))
+    view, (titles, *lines) = Table(), plain_cells(rows)
+    for title in titles:
+        view.add_column(str(title), justify="right")
+    for cells in lines:
+        view.add_row(*(cell if isinstance(cell, str) else str(len(cell)) for cell in cells))
     return view
 
 
@@ -242,5 +242,6 @@ def _templates(finalize: Callable[[object], Markup] | None = None) -> Environmen
     )  # fmt: skip
     words = {"JUDGED": JUDGED, "STATED": STATED}
     found.globals |= {**words, "beside_paper": beside_paper, "caption": caption, "counted": counted,
+                      "plain_cells": plain_cells,
                       "script_json": script_json, "titles": titles, "titled_probe": titled_probe}  # fmt: skip
     return found

@@ -70,6 +70,26 @@ def metrics_of(rows: Iterable[MetricRow]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.measured))
 
 
+Cells = list[str | tuple[str, ...]]
+"""A line of a table: texts, and the names of a row's runs."""
+
+
+def plain_cells(rows: Sequence[MetricRow]) -> list[Cells]:
+    """The rows (at least one) as a table for people, titles first.
+
+    With more metrics than configurations, each metric is a line and each configuration a column.
+    """
+    metrics = metrics_of(rows)
+    if len(metrics) <= len(rows):
+        titles: Cells = [*rows[0].shown, "runs", *metrics]
+        body: Iterable[Cells] = ([*row.shown.values(), row.runs, *row.texts(metrics)] for row in rows)
+        return [titles, *body]
+    columns = [", ".join(f"{name} {value}" for name, value in row.shown.items()) or "value" for row in rows]
+    values = zip(*(row.texts(metrics) for row in rows), strict=True)
+    lines: Iterable[Cells] = ([name, *cells] for name, cells in zip(metrics, values, strict=True))
+    return [["metric", *columns], ["runs", *(row.runs for row in rows)], *lines]
+
+
 def metrics_table(rows: Sequence[MetricRow]) -> pa.Table:
     """One row per configuration and metric: mean, spread, interval and the number of seeds."""
     return pa.Table.from_pylist(

@@ -19,6 +19,7 @@ from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.kinds import DEFAULT, KINDS, import_kinds, model_of
+from rt_scale.spec.networks import Taken
 from rt_scale.spec.part import Document, Part, data_name
 from rt_scale.spec.run import RunSpec, SeedSpec
 from rt_scale.spec.schedule import Schedule, parse
@@ -311,9 +312,9 @@ _NESTED = (dict, list)
 def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Document:
     """A copy of a spec's document in which every ``start_from.run``, and the ``run`` of every part, is a whole spec.
 
-    ``same`` becomes this document without any ``start_from``, or in another part than teacher and student the run of
-    ``origin``; ``{same_but: {...}}`` becomes that with these fields changed; InputError for any other form. ``seed``
-    fills every named seed that a run does not set.
+    ``same`` becomes this document without any ``start_from`` and ``prune``, or in another part than teacher and student
+    the run of ``origin``; ``{same_but: {...}}`` becomes that with these fields changed; InputError for any other form.
+    ``seed`` fills every named seed that a run does not set.
     """
     resolved = dict(document) if seed is None else {**document, "seeds": _seeds(document.get("seeds"), seed)}
     for role in ROLES:
@@ -321,6 +322,7 @@ def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Doc
         start = part.get("start_from") if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and isinstance(start, Mapping) and "run" in start:
             own = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
+            own.pop("prune", None)  # else both runs would be pruned
             run = _written_out(own, start["run"], f"{role}.start_from.run", seed)
             resolved[role] = {**part, "start_from": {**start, "run": run}}
     first = _with_runs(resolved.get("origin"), lambda run: resolve_same(run, seed))
@@ -399,8 +401,7 @@ def dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
 def schedules(spec: RunSpec) -> Iterator[tuple[str, Schedule]]:
     """Every dotted field of ``spec`` whose value is a schedule, with that schedule."""
     for name, annotation in _annotated(type(spec)):
-        value = attrgetter(name)(spec)
-        if isinstance(value, str) and _may_be(annotation, str) and _may_be(annotation, float):
+        if _may_be(annotation, str) and _may_be(annotation, float) and isinstance(value := attrgetter(name)(spec), str):
             yield name, parse(value)
 
 
@@ -415,3 +416,12 @@ def _annotated(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
             yield from _annotated(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", inner
+        if (part := _optional_part(inner)) is not None:
+            yield from _annotated(part, f"{prefix}{name}.")
+
+
+def _optional_part(annotation: object) -> type[Part] | None:
+    """The part of a field that may be null; None for another run's, whose fields are not this one's."""
+    inner = get_args(annotation)
+    parts = [each for each in inner if isinstance(each, type) and issubclass(each, Part)]
+    return parts[0] if parts and type(None) in inner and not issubclass(parts[0], Taken) else None

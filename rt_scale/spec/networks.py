@@ -28,8 +28,13 @@ class Taken(Part):
 
     @property
     def drawn(self) -> bool:
-        """Whether it is as at the run's start and so follows from its spec: init, or a teacher that never moves."""
-        return self.take == "init" or (self.take == "teacher" and not self.run.teacher.moves)
+        """Whether it is as at the run's start and so follows from its spec: init, or a teacher that never moves.
+
+        The start of a pruned run does not: it needs the rounds before.
+        """
+        if self.take == "init":
+            return self.run.pruned is None
+        return self.take == "teacher" and not self.run.teacher.moves
 
     @property
     def origins(self) -> Mapping[str, StartFrom]:
@@ -51,8 +56,8 @@ class StartFrom(Taken):
     """
 
     run: SerializeAsAny[TrainingSpec]
-    """The other run as a whole spec, or in a file `same` (this run without any start_from), or `{same_but: {...}}`
-    (that with these fields changed)."""
+    """The other run as a whole spec, or in a file `same` (this run without any start_from and prune), or `{same_but:
+    {...}}` (that with these fields changed)."""
     take: Literal["student", "teacher", "init", "state"] = "student"  # type: ignore[assignment]  # one value more
     """Its network: student (trained), teacher (at the end) or init (the student at its start). A student's may be
     state: with the student also optimiser, step, centres and a moving teacher at the end of that run, whose schedules

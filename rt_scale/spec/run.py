@@ -331,6 +331,6 @@ def _add(spec: RunSpec, found: dict[str, RunSpec], drawn: bool) -> None:
     # Check first: with two starts from one run per level, the recursion would otherwise double at every level.
     if spec.name in found:
         return
-    for needed in spec.contained if drawn else spec.dependencies:
+    for needed in (*spec.contained, *spec.dependencies) if drawn else spec.dependencies:
         _add(needed, found, drawn)
     found[spec.name] = spec

@@ -149,6 +149,13 @@ class Schedule:
         return min(values), max(values)
 
     @property
+    def relative(self) -> bool:
+        """Whether its lengths depend on the run's: in %, or a last piece that changes up to the end."""
+        last = self.pieces[-1]
+        open_end = last.name in SHAPES and not last.lengths
+        return open_end or any(length.unit == "%" for piece in self.pieces for length in piece.lengths)
+
+    @property
     def constant(self) -> float | None:
         """The value of a constant schedule, else None."""
         low, high = self.bounds

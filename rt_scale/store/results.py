@@ -118,6 +118,12 @@ class Execution(Stored):
     pack: int = 1
     accelerate: str = "none"
 
+    @property
+    def held(self) -> tuple[str, float]:
+        """The run's share of the devices of all workers: ``gpu`` and GPUs, or ``cpu`` and cores (threads)."""
+        on_cpu = self.device.startswith("cpu")
+        return "cpu" if on_cpu else "gpu", self.workers * (self.threads if on_cpu else self.gpus) / self.pack
+
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, values: Any) -> Any:

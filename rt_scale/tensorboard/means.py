@@ -81,7 +81,7 @@ def mean_curves(seeds: Sequence[pa.Table], names: Sequence[str]) -> dict[str, Me
     if not seeds:
         return {}
     newest = [("value", "last"), ("time", "last")]
-    measured = (seed.filter(pc.is_in(seed["name"], pa.array(names))) for seed in seeds)
+    measured = (seed.filter(pc.is_in(seed["name"], pa.array(names, pa.string()))) for seed in seeds)
     rows = pa.concat_tables(table.group_by(["name", "step"], use_threads=False).aggregate(newest) for table in measured)
     # The mean over a diverged seed is inf or NaN, and is shown so.
     over = rows.group_by(["name", "step"]).aggregate([

@@ -135,7 +135,7 @@ def test_a_run_that_fails_takes_those_that_need_it_along(place: Place, cli: Any)
     document = set_dotted(RESTART, "teacher.start_from.run", {"same_but": diverging})
     spec = RunSpec.model_validate(resolve_same(document))
     message = cli(*place.command(document)).refusal(code=1)
-    assert message.startswith(f"The run {spec.starts[0].run.name}, to start from, has no result: ")
+    assert message.startswith(f"The run {spec.starts[0].run.name}, which this run needs, has no result: ")
     assert "training diverged. Lower train.optimizer.lr" in message
     assert states(place.store.run(spec.starts[0].run), place.store.run(spec)) == [("failed", 1), ("failed", 1)]
 

@@ -6,6 +6,7 @@ the pickle gives; all other names are refused.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 from typing import Any
@@ -145,19 +146,14 @@ CIFAR10 = DataSet(
     },
 )
 
-CIFAR100 = DataSet(
+CIFAR100 = dataclasses.replace(
+    CIFAR10,
     name="cifar100",
     title="CIFAR-100",
     classes=_CIFAR100_CLASSES,
-    size=32,
-    channels=3,
-    train=50_000,
-    test=10_000,
     mean=(0.5071, 0.4865, 0.4409),
     std=(0.2673, 0.2564, 0.2762),
-    stats_source=PUBLISHED,
     origin="the python or the binary release of Krizhevsky; fine labels",
-    read=read_cifar,
     releases=_releases(("train", "test"), "cifar-100-python", "cifar-100-binary", "cifar-100"),
     downloads=downloads(_CIFAR_URL, {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"}),
     checksums={

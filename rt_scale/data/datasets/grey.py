@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import math
@@ -140,23 +141,17 @@ MNIST = DataSet(
     },
 )
 
-FASHION_MNIST = DataSet(
+FASHION_MNIST = dataclasses.replace(
+    MNIST,
     name="fashion_mnist",
     title="Fashion-MNIST",
     classes=(
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
-    size=28,
-    channels=1,
-    train=60_000,
-    test=10_000,
     mean=(0.2860,),
     std=(0.3530,),
-    stats_source=PUBLISHED,
     origin="the four idx files of Zalando Research",
-    read=read_idx,
-    releases=_RELEASES,
     downloads=downloads(
         _FASHION_URL,
         {

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from markupsafe import Markup
 
-from rt_scale.report.paper_numbers import START
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.grid import Point
 from rt_scale.store.results import RunResult
@@ -122,9 +121,9 @@ class Analysis:
 
 
 def configuration(analysis: str, point: Point, **more: object) -> dict[str, Any]:
-    """``Analysed.at`` of a run; axes that say where a network starts are left out, as ``more`` says that in a word."""
+    """``Analysed.at`` of a run, without axes that say which network it starts from, as ``more`` says that in a word."""
     data = point.spec.main_set
-    axes = {key: value for key, value in point.values.items() if "start_from" not in key and not key.startswith(START)}
+    axes = {key: value for key, value in point.values.items() if not key.endswith((".start_from", ".start_from.take"))}
     return {"analysis": analysis, "data": data, "probed": data} | axes | more
 
 

@@ -48,7 +48,7 @@ def _changes(runs: Iterable[Analysed[Pruned]], start: str) -> dict[int, float]:
 
 def _at_start(runs: Sequence[Analysed[Pruned]]) -> list[Analysed[Pruned]]:
     """The runs that are rewound to the very start."""
-    return [run for run in runs if str(run.at.get("prune.rewind")).strip("epst. ") == "0"]
+    return [run for run in runs if run.at.get("prune.rewind") == "0ep"]
 
 
 def student_ticket_robust(runs: Sequence[Analysed[Pruned]]) -> Verdict:
@@ -105,7 +105,7 @@ def lower_barrier(measure: str) -> Callable[[Sequence[Analysed[Curves]]], Verdic
             student, init = (_barriers(runs, start, split, measure) for start in (STUDENT, INIT))
             if both := [student[seed] - init[seed] for seed in student if seed in init]:
                 numbers[f"{split} {measure}, student - init"] = both
-        return judge(numbers, below=0, scale=_NATS if MEASURES[measure][2] == "nats" else Scale())
+        return judge(numbers, below=0, scale=_NATS if MEASURES[measure][1] == "nats" else Scale())
 
     claim.__doc__ = lower_barrier.__doc__
     return claim

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from rt_scale.report.paper_numbers import data_title, value_text
 from rt_scale.report.results import NOTHING
 from rt_scale.report.statistics import estimate
 from rt_scale.spec.errors import counted
-from rt_scale.spec.experiments.network import NetworkOf
+from rt_scale.spec.experiments.connect import ESTIMATION_IMAGES, ConnectSpec
 from rt_scale.spec.grid import axis_names, grouped
+from rt_scale.spec.metrics import metric_bounds
 
 if TYPE_CHECKING:
     from rt_scale.report.figures import Drawing, Line
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
 CONNECTIVITY = "connectivity"
 CURVES, PAIRS = "curves.parquet", "pairs.parquet"
 SPLITS = ("test", "train")
-MEASURES: Mapping[str, tuple[float, tuple[float, float], str]] = {
-    "error": (100.0, (-1.0, 1.0), "points"), "loss": (1.0, (-float("inf"), float("inf")), "nats"),
-}  # fmt: skip
-"""What has a barrier -> by how much its numbers are multiplied, the bounds of a barrier, and its unit then."""
+MEASURES = {"error": (100.0, "points"), "loss": (1.0, "nats")}
+"""What has a barrier -> by how much its numbers are multiplied for readers, and their unit then."""
+LINES: Mapping[str, str] = {"": "", "_aligned": ", units matched"}
+"""Ending of a column -> what is said of its line; the second goes to the second run with its units permuted."""
 _DISTANCES = {"l2": "distance", "cosine": "cosine", "l2_aligned": "distance, aligned",
               "cosine_aligned": "cosine, aligned", "permuted": "units permuted"}  # fmt: skip
 _CAPTION = (
@@ -50,8 +52,8 @@ class Curves:
         return fmean(values) if values else None
 
     def barriers(self, split: str, measure: str, kind: str = "barrier") -> list[float]:
-        """Of every pair."""
-        return [row[kind] for row in self.pairs if (row["split"], row["measure"]) == (split, measure)]
+        """Of every pair; none if it was not measured."""
+        return [row[kind] for row in self.pairs if (row["split"], row["measure"]) == (split, measure) and kind in row]
 
 
 def read_curves(curves: Path, pairs: Path) -> Curves:
@@ -63,8 +65,8 @@ def connect_runs(asked: Asked) -> list[Analysed[Curves]]:
     """The runs with their curves, if they have some."""
     found = []
     for point in asked.points:
-        ends: Sequence[NetworkOf] = getattr(point.spec, "ends", ())
-        starts = listed(start_word(end.run) for end in ends)
+        assert isinstance(point.spec, ConnectSpec)
+        starts = listed(start_word(end.run) for end in point.spec.ends)
         at = configuration(CONNECTIVITY, point, start=starts)
         paths = [asked.artifact(point, name) for name in (CURVES, PAIRS)]
         curves = None if None in paths else read_curves(*paths)  # type: ignore[arg-type]
@@ -112,21 +114,21 @@ def _of(run: Analysed[Curves]) -> Curves:
 def _said(runs: Sequence[Analysed[Curves]], done: Sequence[Analysed[Curves]]) -> list[str]:
     """What was computed, and with which statistics of norms."""
     pairs = sum(len({(row["first"], row["second"]) for row in _of(run).pairs}) for run in done)
-    specs: list[Any] = [run.point.spec for run in done]
+    specs = [run.point.spec for run in done if isinstance(run.point.spec, ConnectSpec)]
     images = listed("all images" if spec.images is None else f"{spec.images:,} images" for spec in specs)
     return [
         f"{len(done)} of {counted(len(runs), 'run')} done, {counted(pairs, 'pair')}, "
         f"{listed(f'{spec.points} points' for spec in specs)} a pair, on {images} of each split.",
         f"Running statistics of batch norms, if there are any: {listed(map(_statistics, specs))}. Units of the second "
-        f"run matched to the first's (align): {listed(str(spec.align) for spec in specs)}.",
+        f"run matched to the first's (align): {listed(spec.align for spec in specs)}.",
     ]
 
 
-def _statistics(spec: Any) -> str:
+def _statistics(spec: ConnectSpec) -> str:
     """Those of a run, in words."""
     if spec.statistics != "estimated":
-        return f"{spec.statistics}"
-    number = "10,000" if spec.estimation_images is None else f"{spec.estimation_images:,}"
+        return spec.statistics
+    number = f"up to {ESTIMATION_IMAGES:,}" if spec.estimation_images is None else f"{spec.estimation_images:,}"
     return f"estimated at every point from {number} training images"
 
 
@@ -135,9 +137,13 @@ def _panels(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> list[Drawing]:
     from rt_scale.report.figures import Drawing
 
     found = []
-    for measure, (factor, _, _) in MEASURES.items():
+    for measure, (factor, _) in MEASURES.items():
         for split in SPLITS:
-            drawn = [_line(label, runs, split, measure, factor) for label, runs in groups.items()]
+            drawn = [
+                _line(label + words, runs, split, measure + ending, factor)
+                for label, runs in groups.items()
+                for ending, words in LINES.items()
+            ]
             lines = [line for line in drawn if line is not None]
             if lines:
                 label = f"{split} {measure}{' (%)' if measure == 'error' else ' (nats)'}"
@@ -148,7 +154,7 @@ def _panels(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> list[Drawing]:
 def _line(label: str, runs: Sequence[Analysed[Curves]], split: str, measure: str, factor: float) -> Line | None:
     from rt_scale.report.figures import Line
 
-    rows = [row for run in runs for row in _of(run).curves if row["split"] == split]
+    rows = [row for run in runs for row in _of(run).curves if row["split"] == split and measure in row]
     places = grouped(rows, lambda row: round(row["position"], 9))
     if not places:
         return None
@@ -164,27 +170,25 @@ def _line(label: str, runs: Sequence[Analysed[Curves]], split: str, measure: str
 def _tables(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> list[Table]:
     barriers = [["runs", "value", "barrier", "over the line between ends", "± over pairs", "pairs", "seeds"]]
     for label, runs in groups.items():
-        for measure, (factor, bounds, unit) in MEASURES.items():
-            for split in SPLITS:
-                over = [each for run in runs for each in _of(run).barriers(split, measure)]
-                if over:
-                    texts = [_seeds(runs, split, measure, kind, factor, bounds) for kind in ("barrier", "barrier_line")]
-                    spread = f"{factor * stdev(over):.2f}" if len(over) > 1 else NOTHING
-                    barriers.append(
-                        [label, f"{split} {measure} ({unit})", *texts, spread, str(len(over)), str(len(runs))]
-                    )
+        for (ending, words), measure, split in itertools.product(LINES.items(), MEASURES, SPLITS):
+            factor, unit = MEASURES[measure]
+            kinds = [name + ending for name in ("barrier", "barrier_line")]
+            over = [each for run in runs for each in _of(run).barriers(split, measure, kinds[0])]
+            if over:
+                texts = [_seeds(runs, split, measure, kind) for kind in kinds]
+                spread = f"{factor * stdev(over):.3g}" if len(over) > 1 else NOTHING
+                row = [label + words, f"{split} {measure} ({unit})", *texts, spread, str(len(over)), str(len(runs))]
+                barriers.append(row)
     return [Table("barriers", _CAPTION, barriers), _distances(groups)]
 
 
-def _seeds(
-    runs: Sequence[Analysed[Curves]], split: str, measure: str, kind: str, factor: float, bounds: tuple[float, float]
-) -> str:
+def _seeds(runs: Sequence[Analysed[Curves]], split: str, measure: str, kind: str) -> str:
     """A barrier with its interval over seeds."""
     values = [value for run in runs if (value := _of(run).barrier(split, measure, kind)) is not None]
-    found = estimate(values, bounds)
+    found, factor = estimate(values, metric_bounds(f"{kind}/{split}/{measure}")), MEASURES[measure][0]
     if found.low is None or found.high is None:
-        return f"{factor * found.mean:.2f}"
-    return f"{factor * found.mean:.2f} [{factor * found.low:.2f}, {factor * found.high:.2f}]"
+        return f"{factor * found.mean:.3g}"
+    return f"{factor * found.mean:.3g} [{factor * found.low:.3g}, {factor * found.high:.3g}]"
 
 
 def _distances(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> Table:

@@ -12,6 +12,7 @@ from rt_scale.report.analyses.planes import PLANE, SIDES, Between, Plane, read_p
 from rt_scale.report.paper_numbers import data_title, value_text
 from rt_scale.report.results import NOTHING
 from rt_scale.spec.errors import counted
+from rt_scale.spec.experiments.landscape import LandscapeSpec
 from rt_scale.spec.experiments.network import NetworkOf
 from rt_scale.spec.grid import axis_names, grouped
 
@@ -23,7 +24,7 @@ MOST_PLANES = 12
 """Most planes that a report draws."""
 _WHOLE = ("kl_train", "linear", "linear_standardized")
 _ENCODER = ("kl_embedding_train", "linear", "linear_standardized")
-_FIGURES: Mapping[str | None, Mapping[str, tuple[Coordinates, tuple[str, ...]]]] = {
+FIGURES: Mapping[str | None, Mapping[str, tuple[Coordinates, tuple[str, ...]]]] = {
     "fig5": {"figure-5": ("affine", _WHOLE), "figure-13": ("orthonormal", _WHOLE),
              "figure-15": ("orthonormal encoder", _ENCODER)},
     "fig14": {"figure-14": ("orthonormal", _WHOLE), "figure-16": ("orthonormal encoder", _ENCODER)},
@@ -62,6 +63,7 @@ def landscape_runs(asked: Asked) -> list[Analysed[Landscape]]:
     """The runs with their planes, as far as they are computed."""
     found = []
     for point in asked.points:
+        assert isinstance(point.spec, LandscapeSpec)
         networks = {side: getattr(point.spec, side) for side in SIDES}
         at = configuration(LANDSCAPE, point, view=view_title(networks))
         at = {key: value for key, value in at.items() if key.partition(".")[0] not in SIDES}
@@ -177,7 +179,7 @@ def _pictures(asked: Asked, runs: Sequence[Analysed[Landscape]]) -> list[Picture
     from rt_scale.report.figures import save
 
     found, seeds = [], grouped(runs, lambda run: run.seed)
-    for name, (coordinates, measures) in _FIGURES.get(asked.experiment, _FIGURES[None]).items():
+    for name, (coordinates, measures) in FIGURES.get(asked.experiment, FIGURES[None]).items():
         for seed, members in seeds.items():
             columns = [_column(run, network_symbol) for run in members]
             rows = [each for each in measures if any(each in column.plane.values for column in columns)]

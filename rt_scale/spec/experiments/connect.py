@@ -68,8 +68,8 @@ class ConnectSpec(RunSpec):
     images: int | None = Field(None, ge=1, le=MOST)
     """Images of each split, the first of a fixed order; null: all."""
     align: Literal["none", "weights"] = "none"
-    """Whether the hidden units of the second network of each pair first get the order of the first's: none, or weights
-    (weight matching, Ainsworth et al. 2023); its outputs stay the same."""
+    """none, or weights: of each pair also the line is measured to the second network with its units permuted to match
+    those of the first (weight matching, which leaves its outputs unchanged)."""
 
     @field_validator("splits")
     @classmethod
@@ -135,8 +135,9 @@ class ConnectSpec(RunSpec):
 
     @property
     def steps(self) -> int:
-        """Networks that are measured: the ends once, and the points between them."""
-        return len(self.ends) + len(self.pairs) * (self.points - 2)
+        """Networks that are measured: the ends once, and the points between them, with align on two lines a pair."""
+        lines = len(self.pairs) * (1 if self.align == "none" else 2)
+        return len(self.ends) + lines * (self.points - 2)
 
     @property
     def estimates(self) -> bool:
@@ -180,8 +181,9 @@ class ConnectSpec(RunSpec):
     @property
     def logged(self) -> Mapping[str, When]:
         """Means over the pairs, and of the ends, after each pair."""
-        barriers = (f"{name}/{split}/{measure}" for name in ("barrier", "barrier_line") for split in self.splits
-                    for measure in ("error", "loss"))  # fmt: skip
+        lines = ("",) if self.align == "none" else ("", "_aligned")
+        barriers = (f"{name}{line}/{split}/{measure}" for line in lines for name in ("barrier", "barrier_line")
+                    for split in self.splits for measure in ("error", "loss"))  # fmt: skip
         ends = (f"ends/{split}/{measure}" for split in self.splits for measure in ("accuracy", "loss"))
         apart = [f"ends/{name}" for name in ("l2", "cosine")]
         aligned = ["ends/l2_aligned", "ends/cosine_aligned", "ends/permuted"] if self.align != "none" else []

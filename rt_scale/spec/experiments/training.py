@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
+from rt_scale.spec.experiments.pruning import Pruned, PruneSpec, check_prune
 from rt_scale.spec.metrics import training_metrics
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, Taken, TeacherSpec
-from rt_scale.spec.part import Part, Plugged, changed
+from rt_scale.spec.part import Part, Plugged, added, changed
 from rt_scale.spec.run import RunSpec, When
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
+
+P = TypeVar("P", bound=Part)
 
 
 class TrainingSpec(RunSpec):
@@ -33,6 +36,7 @@ class TrainingSpec(RunSpec):
         "objective": (("label_noise",),),
         "data": (("sigma",),),
         "projector": (("init",),),
+        "prune": (),
     }
 
     data: DataSpec
@@ -83,10 +87,23 @@ class TrainingSpec(RunSpec):
         """The ``start_from`` of teacher and student, if set."""
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
 
-    def first_step(self, steps_per_epoch: int) -> int:
-        """The optimiser steps that were done before its start: those of the run whose state it takes."""
+    @property
+    def pruned(self) -> Pruned | None:
+        """How its student is pruned, if it is."""
+        return None
+
+    @property
+    def goes_on_from(self) -> TrainingSpec | None:
+        """The run from whose state at the end it goes on, if any."""
         start = self.student.start_from
-        return 0 if start is None or start.take != "state" else start.run.train.end(steps_per_epoch)
+        if start is not None and start.take == "state":
+            return start.run
+        return None if self.pruned is None else self.pruned.rewound
+
+    def first_step(self, steps_per_epoch: int) -> int:
+        """The optimiser steps that were done before its start."""
+        before = self.goes_on_from
+        return 0 if before is None else before.train.end(steps_per_epoch)
 
     @functools.cached_property
     def contained(self) -> tuple[RunSpec, ...]:
@@ -96,7 +113,10 @@ class TrainingSpec(RunSpec):
     @functools.cached_property
     def dependencies(self) -> tuple[RunSpec, ...]:
         """The runs that must be finished before teacher and student can start."""
-        return tuple({run.name: run for start in self.starts for run in start.needed}.values())
+        needed = [run for start in self.starts for run in start.needed]
+        if self.pruned is not None:
+            needed += [run for run in (self.pruned.rewound, self.pruned.before) if run is not None]
+        return tuple({run.name: run for run in needed}.values())
 
     @property
     def data_sets(self) -> tuple[str, ...]:
@@ -200,14 +220,30 @@ class SuperviseSpec(TrainingSpec):
     learns_labels: ClassVar[bool] = True
     kind: Literal["supervise"] = "supervise"
     """Kind of run."""
+    prune: PruneSpec | None = added(None)
+    """Iterative magnitude pruning; null, or its round 0: none."""
 
     def _check_kind(self) -> None:
         _supervised(self)
+        if self.prune is not None:
+            check_prune(self, self.prune)
+        if self.prune is not None and self.prune.round == 0:
+            self.__dict__["prune"] = None  # equal runs have equal hashes
+
+    @functools.cached_property
+    def pruned(self) -> Pruned | None:
+        """How its student is pruned, and the runs that come first."""
+        if (how := self.prune) is None:
+            return None
+        before = _changed(self, prune=_changed(how, round=how.round - 1))
+        if how.rewind == "0ep":
+            return Pruned(how, before, None)
+        return Pruned(how, before, _changed(self, prune=None, train=_changed(self.train, stop=how.rewind)))
 
     @property
     def title(self) -> str:
-        """As of a distillation, after the kind."""
-        return f"supervise: {super().title}"
+        """As of a distillation, after the kind, and the round of pruning."""
+        return f"supervise: {super().title}" + ("" if self.prune is None else f", pruned {self.prune.round} times")
 
 
 def _supervised(spec: SuperviseSpec) -> None:
@@ -231,6 +267,15 @@ def _supervised(spec: SuperviseSpec) -> None:
         raise ValueError("kind supervise takes one view of an image: set augment.kind to crop_flip or none")
     if spec.data.name == GAUSSIAN:
         raise ValueError("kind supervise learns labels, and gaussian inputs have none: name another data set")
+
+
+def _fields(part: Part) -> dict[str, object]:
+    return {name: getattr(part, name) for name in type(part).model_fields}
+
+
+def _changed(part: P, **fields: object) -> P:
+    """``part``, validated, with some of its fields changed."""
+    return type(part).model_validate(_fields(part) | fields)
 
 
 def _noise(spec: TrainingSpec) -> None:
@@ -301,8 +346,7 @@ def _goes_on(spec: TrainingSpec, role: str, start: StartFrom) -> None:
 
 def part_text(part: Part) -> str:
     """The fields of a part that are set, in words."""
-    values = {name: getattr(part, name) for name in type(part).model_fields}
-    return "{" + ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None) + "}"
+    return "{" + ", ".join(f"{name}: {value}" for name, value in _fields(part).items() if value is not None) + "}"
 
 
 def training(spec: RunSpec) -> TrainingSpec:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rt_scale.analyses.classifier import Classifiers
-from rt_scale.data.prepare import Prepared
+from rt_scale.data.prepare import Prepared, open_prepared
 from rt_scale.data.prepared import KnownData
 from rt_scale.experiments.base import check
 from rt_scale.experiments.connect import Connect, image_counts
@@ -19,7 +19,7 @@ from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.experiments.connect import ConnectSpec
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.run import RunSpec, stream
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.metrics import read_metrics
 from tests.unit.experiments.conftest import TINY, Seen
@@ -152,31 +152,6 @@ def test_choices_change_numbers_and_loaders_do_not(
     assert all(row["loss"] == row["loss_on_line"] for row in kept)
 
 
-def test_units_are_brought_into_one_order(settings: Make) -> None:
-    ends = {"run": END, "vary": "seeds.student", "values": [1, 2]}
-    plain, aligned = (
-        RunSpec.model_validate({"kind": "connect", "ends": ends, "points": 4, "splits": ["test"], "align": align})
-        for align in ("none", "weights")
-    )
-    run(plain, settings())
-    for end in plain.dependencies:
-        run(end, settings())
-    with pytest.raises(Stopped):
-        run(aligned, settings(stop=Stop(40)))  # in the line
-    last = run(aligned, settings()).last
-    assert set(last) == set(aligned.logged)
-    assert last["ends/l2_aligned"] < last["ends/l2"]
-    assert last["ends/cosine_aligned"] > last["ends/cosine"]
-    assert 0 < last["ends/permuted"] <= 1
-    (row,) = (row for row in tables(aligned, settings())["pairs"] if row["measure"] == "loss")
-    assert {name: row[name] for name in ("l2", "l2_aligned", "permuted")} == {
-        name: last[f"ends/{name}"] for name in ("l2", "l2_aligned", "permuted")
-    }
-    curves = (tables(spec, settings())["curves"] for spec in (plain, aligned))
-    same = [one["loss"] == other["loss"] for one, other in zip(*curves, strict=True)]
-    assert same == [True, False, False, True]
-
-
 def test_two_points_are_the_ends(finished: tuple[ConnectSpec, Options]) -> None:
     spec, options = connect(points=2), finished[1]
     result = run(spec, options)
@@ -281,3 +256,66 @@ def test_what_it_costs_and_needs(digits: Prepared, settings: Make) -> None:
     assert step.network > 0
     data = check(connect(), settings().data_dir)
     assert Connect().needs(connect(), data).image_bytes == images * 64
+
+
+def test_aligned_lines_beside_the_others(finished: tuple[ConnectSpec, Options]) -> None:
+    """Their ends are the same; half of the way is the mean of the first network and the second one reordered."""
+    fields = {"ends": {"run": END, "vary": "seeds.student", "values": [1, 2, 3]}, "statistics": "interpolated"}
+    options, spec = finished[1], connect(**fields, align="weights")
+    result, plain = run(spec, options), run(connect(**fields), options)
+    assert set(result.last) == set(spec.logged)
+    assert set(result.last) - set(plain.last) == {
+        *(f"{name}/{split}/{measure}" for name in ("barrier_aligned", "barrier_line_aligned")
+          for split in ("test", "train") for measure in ("error", "loss")),
+        *("ends/l2_aligned", "ends/cosine_aligned", "ends/permuted"),
+    }  # fmt: skip
+    assert plain.last.items() <= result.last.items()
+    assert (result.steps, plain.steps) == (3 + 2 * 3 * 3, 3 + 3 * 3)
+    found = tables(spec, options)
+    for row, without in zip(found["curves"], tables(connect(**fields), options)["curves"], strict=True):
+        assert without.items() < row.items()
+        at_end = row["position"] in (0, 1)
+        assert (row["loss_aligned"] == row["loss"]) == at_end
+        assert row["error_aligned"] == 1 - row["accuracy_aligned"]
+    for row in found["pairs"]:
+        assert row["l2_aligned"] < row["l2"]
+        assert row["cosine_aligned"] > row["cosine"]
+        assert 0 < row["permuted"] <= 1
+        curve = [each[f"{row['measure']}_aligned"] for each in found["curves"]
+                 if all(each[key] == row[key] for key in ("first", "second", "split"))]  # fmt: skip
+        assert row["barrier_aligned"] == max(curve) - (curve[0] + curve[-1]) / 2
+    _halfway(spec, options, found["curves"])
+
+
+def _halfway(spec: ConnectSpec, options: Options, curves: list[dict[str, Any]]) -> None:
+    from rt_scale.analyses.alignment import align
+    from rt_scale.analyses.units import hidden_units
+    from rt_scale.experiments.networks import load_network
+
+    one, other = (load_network(options.store.run(end.run), "student", options.data_dir) for end in spec.ends[1:])
+    generator = torch.Generator().manual_seed(stream("connect.align", 0, 1, 2))
+    aligned = align(one.state_dict(), other.state_dict(), hidden_units(one, 1, 8), generator).weights
+    half = {name: (value + aligned[name]) / 2 for name, value in one.state_dict().items()}
+    one.load_state_dict(half)
+    data = open_prepared("digits", options.data_dir)
+    images = torch.from_numpy(data.test.read_all()).permute(0, 3, 1, 2) / 255
+    logits = one.eval()((images - data.info.mean[0]) / data.info.std[0])
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data.test.labels).long())
+    (row,) = (row for row in curves
+              if (row["first"], row["second"], row["split"], row["position"]) == (1, 2, "test", 0.5))  # fmt: skip
+    assert row["loss_aligned"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_aligned_lines_gone_on_with(finished: tuple[ConnectSpec, Options], settings: Make) -> None:
+    """Stopped in the lines, before and after one to matched units."""
+    spec, looks = connect(values=(1, 2, 3), align="weights", points=3), Stop(0)
+    alone, given = settings(store=finished[1].store, stop=looks), settings()
+    expected = run(spec, alone)
+    for end in spec.ends:
+        run(end.run, given)
+    for share in (0.6, 0.2):
+        with pytest.raises(Stopped):
+            run(spec, settings(stop=Stop(int(-looks.left * share))))
+    assert len(spec.ends) < given.store.run(spec).checkpoints.steps()[-1] < spec.steps
+    assert run(spec, given).last == expected.last
+    assert tables(spec, given) == tables(spec, alone)

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from rt_scale.experiments import context as module
 from rt_scale.experiments.context import Context, Follower
-from rt_scale.experiments.options import Options, ResolvedOptions, Silent
+from rt_scale.experiments.options import Options, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import StoreUnavailable
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.checkpoint import Spent
+from tests.records import run_record
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -74,8 +74,7 @@ def context(tmp_path: Path, settings: Make) -> Callable[[], Context]:
     def begin() -> Context:
         run_dir = RunDir(tmp_path / "distill-0000000000000000")
         run_dir.acquire()
-        execution = ResolvedOptions(torch.device("cpu"), 1, True, True, "resident", "asked for")
-        return Context(run_dir, execution, settings(), hparams={"data": {"name": "digits"}})
+        return Context(run_dir, run_record().execution, settings(), hparams={"data": {"name": "digits"}})
 
     return begin
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.base import Sets, experiment_of
 from rt_scale.experiments.check import cache_bytes
-from rt_scale.experiments.options import Options, ResolvedOptions, find_device, free_memory, resolve
+from rt_scale.experiments.options import Options, find_device, free_memory, resolve
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import FeaturesOfViews
 from rt_scale.models.plain import ConvNet
@@ -31,7 +31,7 @@ Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
 
 
-def resolved(spec: RunSpec, digits: Prepared, options: Options, earlier: Execution | None) -> ResolvedOptions:
+def resolved(spec: RunSpec, digits: Prepared, options: Options, earlier: Execution | None) -> Execution:
     return resolve(spec, experiment_of(spec).needs(spec, Sets(digits)), options, earlier)
 
 
@@ -94,15 +94,18 @@ def test_the_cache_is_taken_where_it_is_small_unless_the_user_decides(
 def test_a_resumed_run_keeps_what_its_bits_depend_on(
     tiny: Tiny, settings: Make, digits: Prepared, threads: int, cache: bool, channels_last: bool
 ) -> None:
-    kept = ResolvedOptions(torch.device("cpu"), threads, cache, channels_last, "map", "asked for")
+    first = {"threads": threads, "cache_teacher": cache, "channels_last": channels_last, "loader_reason": "asked for"}
+    kept = run_record(execution={**first, "loader": "map"}).execution
     given = settings(threads=1, cache_teacher=not cache, channels_last=not channels_last, loader="map")
-    assert resolved(tiny(), digits, given, kept.record()) == kept
+    assert resolved(tiny(), digits, given, kept) == kept
 
 
 def test_what_a_run_holds_is_cores_or_gpus(tiny: Tiny, settings: Make, digits: Prepared) -> None:
     assert resolved(tiny(), digits, settings(threads=3, gpus=0.5), None).held == ("cpu", 3)
-    assert ResolvedOptions(torch.device("cpu"), 3, True, True, "map", "", workers=2).held == ("cpu", 6)
-    assert ResolvedOptions(torch.device("cuda:1"), 3, True, True, "map", "", workers=2, gpus=0.25).held == ("gpu", 0.5)
+    held = {"threads": 3, "workers": 2}
+    assert run_record(execution=held).execution.held == ("cpu", 6)
+    assert run_record(execution={**held, "device": "cuda:1", "gpus": 0.25}).execution.held == ("gpu", 0.5)
+    assert run_record(execution={**held, "pack": 3}).execution.held == ("cpu", 2)
 
 
 def test_gpus_are_recorded_where_the_device_is_one(
@@ -185,7 +188,7 @@ def test_what_cannot_be_accelerated_is_refused(tiny: Tiny, settings: Make, digit
 
 
 def test_a_resumed_run_may_have_another_reader(tiny: Tiny, settings: Make, digits: Prepared) -> None:
-    earlier = ResolvedOptions(torch.device("cpu"), 1, True, True, "ffcv", "asked for").record()
+    earlier = run_record(execution={"loader": "ffcv"}).execution
     for loader in ("map", "resident"):
         assert resolved(tiny(), digits, settings(loader=loader), earlier).loader == loader
 
@@ -220,8 +223,8 @@ def test_feature_maps_lie_in_memory_as_was_asked(
 
 
 def test_a_resumed_run_may_move_to_another_device(tiny: Tiny, settings: Make, digits: Prepared) -> None:
-    earlier = ResolvedOptions(torch.device("cuda:7"), 1, True, True, "map", "").record()
-    assert resolved(tiny(), digits, settings(device="cpu"), earlier).device == torch.device("cpu")
+    earlier = run_record(execution={"device": "cuda:7"}).execution
+    assert resolved(tiny(), digits, settings(device="cpu"), earlier).device == "cpu"
 
 
 def test_tf32_is_refused_where_there_is_none(tiny: Tiny, settings: Make, digits: Prepared) -> None:
@@ -235,12 +238,12 @@ def test_tf32_is_refused_where_there_is_none(tiny: Tiny, settings: Make, digits:
     assert not given.store.root.exists()
 
 
-def test_an_execution_is_recorded_as_plain_values() -> None:
+def test_an_execution_is_recorded_as_plain_values(tiny: Tiny, settings: Make, digits: Prepared) -> None:
     expected: dict[str, Any] = {"device": "cpu", "threads": 2, "cache_teacher": False, "channels_last": True}
-    execution = ResolvedOptions(torch.device("cpu"), 2, False, True, "map", "asked for", 3, 0.5, pack=4)
-    expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5, "pack": 4}
+    given = settings(threads=2, cache_teacher=False, loader="map", group=Group(0, 3), batching=BatchSize(size=4))
+    expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.0, "pack": 4}
     expected |= {"accelerate": "none"}
-    assert execution.record().to_json() == expected
+    assert resolved(tiny(), digits, given, None).to_json() == expected
 
 
 def test_free_memory_is_less_than_all_there_is() -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from rt_scale.experiments import provenance
-from rt_scale.experiments.options import ResolvedOptions
 from rt_scale.experiments.provenance import VERSIONS, attempt_record, git_state
 from rt_scale.store.results import BatchSize, Cpu
 from rt_scale.system.machine import allowed_cores
+from tests.records import run_record
 
 
 def git(folder: Path, *words: str) -> str:
@@ -47,7 +47,7 @@ def test_no_checkout_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 def test_an_attempt_says_what_it_was_computed_with() -> None:
-    record = attempt_record(ResolvedOptions(torch.device("cpu"), 3, True, True, "resident", "it fits"), BatchSize())
+    record = attempt_record(run_record(execution={"threads": 3}).execution, BatchSize())
     assert record.threads == 3
     assert torch.__version__.startswith(record.versions["torch"] or "")
     assert set(record.versions) == set(VERSIONS)
@@ -94,8 +94,7 @@ def test_a_gpu_is_described_with_its_driver(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
     monkeypatch.setattr(provenance, "gpu_driver", lambda: "570.86.15")
-    execution = ResolvedOptions(torch.device("cuda"), 3, True, True, "resident", "it fits", gpus=0.5)
-    record = attempt_record(execution, BatchSize())
+    record = attempt_record(run_record(execution={"device": "cuda", "gpus": 0.5}).execution, BatchSize())
     assert record.device == "NVIDIA H200"
     assert record.gpu is not None
     assert record.gpu.to_json() == {

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from rt_scale.experiments.context import Follower
-from rt_scale.experiments.options import Options, ResolvedOptions
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.probes import linear
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from tests.records import run_record
 
 REASON = "its capture failed (no memory for the graph)"
 
@@ -26,8 +26,7 @@ def refusing(*of_what: Any) -> Any:
 
 def test_the_record_is_that_of_the_first_rank(tmp_path: Path, settings: Callable[..., Options]) -> None:
     run_dir = RunDir(tmp_path / "distill-0000000000000000")
-    execution = ResolvedOptions(torch.device("cpu"), 1, True, True, "resident", "asked for")
-    Follower(run_dir, execution, settings(), hparams={}).slower("linear probe", REASON)
+    Follower(run_dir, run_record().execution, settings(), hparams={}).slower("linear probe", REASON)
     assert not run_dir.path.exists()
 
 

@@ -113,7 +113,7 @@ def test_a_run_that_fails_is_named_and_the_other_fails_for_that_reason(tiny: Tin
         with pytest.raises(RunError) as caught:
             run(spec, given)
         message = str(caught.value)
-        assert message.startswith(f"The run {first.name}, to start from, has no result: The ")
+        assert message.startswith(f"The run {first.name}, which this run needs, has no result: The ")
         assert "training diverged. Lower train.optimizer.lr" in message
         assert given.store.run(first).status().state == "failed"
         assert given.store.run(first).status().attempts == attempt

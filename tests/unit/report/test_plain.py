@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rt_scale.experiments.other_data import DataHere
-from rt_scale.report.plain import MOST_PICTURES, metric_rows, metrics_of, metrics_table, run_pictures
+from rt_scale.report.plain import MOST_PICTURES, metric_rows, metrics_of, metrics_table, plain_cells, run_pictures
 from rt_scale.report.report import make_report
 from rt_scale.scheduler.comparison import board_metrics
 from rt_scale.spec.grid import Point
@@ -48,6 +48,17 @@ def test_metrics_over_seeds() -> None:
     assert [(row["limit"], row["metric"], row["mean"], row["n"]) for row in table] == [
         ("3", "sum", 4.0, 3), ("3", "size", 1.0, 3), ("5", "sum", 5.5, 2), ("5", "size", 1.0, 2)
     ]  # fmt: skip
+
+
+def test_the_shorter_side_of_a_table_has_the_columns() -> None:
+    rows = metric_rows(POINTS, results())
+    first, second = rows[0].runs, rows[1].runs
+    assert plain_cells(rows) == [
+        ["limit", "runs", "sum", "size"], ["3", first, "4 [1.516, 6.484]", "1 [1, 1]"], ["5", second, "5.5", "1"]
+    ]  # fmt: skip
+    assert plain_cells(rows[1:]) == [["metric", "limit 5"], ["runs", second], ["sum", "5.5"], ["size", "1"]]
+    alone = metric_rows([Point({}, 0, POINTS[0].spec)], results())
+    assert plain_cells(alone) == [["metric", "value"], ["runs", first[:1]], ["sum", "3"], ["size", "1"]]
 
 
 @pytest.fixture

@@ -173,6 +173,10 @@ def test_mean_and_interval_at_the_steps_that_all_seeds_have() -> None:
     assert curve.high == pytest.approx([2 + half, 2.0])
 
 
+def test_runs_that_log_nothing_in_common_have_no_curve() -> None:
+    assert mean_curves([FIRST, SECOND], []) == {}
+
+
 def test_an_accuracys_interval_ends_at_100_percent_and_a_distances_at_0() -> None:
     found = {}
     for name in ("probe/student/knn", "distance/from_init", "a"):
