@@ -70,6 +70,7 @@ def run(
     loader: str = "auto",
     accelerate: str = "auto",
     cache_teacher: bool | None = None,
+    yes: bool = False,
     progress: bool = True,
 ) -> Run:
     """The run of ``spec``: read if it is finished, resumed if it was begun, else computed in this process.
@@ -79,7 +80,7 @@ def run(
     Args:
         store: folder or address (s3://...); RT_SCALE_STORE, else ./rt-store.
         data_dir: folder of prepared data; RT_SCALE_DATA, else the user's cache.
-        device, threads, loader, accelerate, cache_teacher: see ``rt-scale run --help``.
+        device, threads, loader, accelerate, cache_teacher, yes: see ``rt-scale run --help``.
         progress: whether to show a progress bar, in a terminal or notebook, or lines elsewhere.
 
     Raises:
@@ -91,9 +92,12 @@ def run(
     from rt_scale.experiments.options import Observer, Options, Silent
     from rt_scale.experiments.runner import run as run_spec
     from rt_scale.progress.bars import RunBar
+    from rt_scale.spec.grid import refuse_large_runs
     from rt_scale.system.console import PlainConsole
     from rt_scale.system.signals import stopping_on_signals
 
+    if not yes:
+        refuse_large_runs([spec], "pass yes=True")
     opened = open_store(store, data_dir=data_dir)
     with ExitStack() as stack:
         observer: Observer = stack.enter_context(RunBar(PlainConsole(soft_wrap=True))) if progress else Silent()
@@ -141,7 +145,7 @@ def sweep(
     from rt_scale.scheduler.job import Where
     from rt_scale.spec.document import build
     from rt_scale.spec.explore import MOST_RUNS
-    from rt_scale.spec.grid import GRID_LIMIT
+    from rt_scale.spec.grid import GRID_LIMIT, refuse_large_runs
     from rt_scale.spec.sweep import LaunchSpec
     from rt_scale.store.sweep_runs import read_sweep
     from rt_scale.system.paths import user_path
@@ -149,6 +153,8 @@ def sweep(
     opened = open_store(store, data_dir=data_dir)
     most = MOST_RUNS if yes else GRID_LIMIT
     swept = read_sweep(user_path(str(file)), _assignments(changes), opened.kept, most, execute=True)
+    if not yes:
+        refuse_large_runs((point.spec for point in swept.grid), "pass yes=True")
     if launch:
         section = build(LaunchSpec, {**swept.spec.launch.model_dump(), **launch}, "launch")
         swept = replace(swept, spec=swept.spec.model_copy(update={"launch": section}))

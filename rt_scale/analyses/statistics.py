@@ -85,6 +85,6 @@ def refuse_negative_variances(weights: Mapping[str, Tensor], where: str) -> None
     if wrong := [name for name, value in lowest.items() if value < 0]:
         raise InputError(
             f"At {where} the interpolated variance of {wrong[0]} is {lowest[wrong[0]]:.3g}, and no variance is "
-            "negative: beyond the ends of a line, statistics cannot be interpolated. Set statistics to estimated or "
-            "batch, or stay between the ends."
+            "negative: beyond networks, not between them, statistics cannot be interpolated. Choose other statistics, "
+            "such as batch, or stay between the networks."
         )

@@ -65,7 +65,10 @@ PriceOption = Annotated[
     Path | None, typer.Option("--price", parser=read_path, help="A price sheet, e.g. cluster/prices.yaml, edited.")
 ]
 YesOption = Annotated[
-    bool, typer.Option("--yes", help="Confirm a grid of more than 10,000 runs, or a sweep that replaces another.")
+    bool,
+    typer.Option(
+        "--yes", help="Confirm a grid of more than 10,000 runs or 100,000 points, or a sweep that replaces another."
+    ),
 ]
 AddressOption = Annotated[
     str | None,
@@ -228,7 +231,7 @@ def load_files(
 ) -> list[SweepRuns]:
     """The sweeps in files, with the fields ``launch`` of their launch sections replaced; warns of equal networks.
 
-    InputError: a file or a run is not valid, or, without ``yes``, a grid is large.
+    InputError: a file or a run is not valid, or, without ``yes``, a grid or a run is large.
     """
     from rt_scale.spec import grid
     from rt_scale.spec.differences import equal_networks
@@ -236,6 +239,8 @@ def load_files(
     from rt_scale.store.sweep_runs import read_sweep
 
     sweeps = [read_sweep(file, overrides, store, MOST_RUNS if yes else grid.GRID_LIMIT, execute=True) for file in files]
+    if not yes:
+        grid.refuse_large_runs(point.spec for sweep in sweeps for point in sweep.grid)
     for note in equal_networks(point.spec for sweep in sweeps for point in sweep.grid):
         warn(note)
     return [replace(sweep, spec=with_launch(sweep.spec, launch)) for sweep in sweeps]

@@ -85,13 +85,17 @@ def run(
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, through Ray.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs a worker, of several.")] = 0,
     address: AddressOption = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run one spec in this process, or resume it."""
     from rt_scale.experiments.options import Options
+    from rt_scale.spec.grid import refuse_large_runs
     from rt_scale.spec.sweep import load_run
 
     value = load_run(spec, assigned(overrides, imports))
+    if not yes:
+        refuse_large_runs([value])
     if address is not None and workers == 1:
         raise InputError(
             f"--address {address} was given for a run of one worker, which needs no Ray. Give --workers 2 or more, or "

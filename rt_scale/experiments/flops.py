@@ -6,7 +6,7 @@ How long it takes follows from the rates of a device, which are assumed here or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.schedule import duration_steps
+from rt_scale.spec.training import ProbeSpec
 from rt_scale.training.precision import parameter_dtype
 
 EFFICIENCY = 0.9
@@ -198,8 +199,8 @@ class _Counter:
         roles = self.spec.probe.roles
         for train, test, size, classes in self.probed if roles else ():
             embed += self._embedding(size) * ((train + test) / self.batch)
-            fit += self._probes(train, test, self.network.encoder.embed_dim, classes)
-            fit_pixels += self._probes(train, test, self.info.channels * size**2, classes)
+            fit += probe_work(self.spec.probe, train, test, self.network.encoder.embed_dim, classes)
+            fit_pixels += probe_work(self.spec.probe, train, test, self.info.channels * size**2, classes)
         teacher, moves = "teacher" in roles, self.spec.teacher.moves  # else it is probed once
         start = embed if teacher and not moves else Work()
         once = (fit_pixels if "input" in roles else Work()) + (fit if teacher and not moves else Work())
@@ -211,6 +212,8 @@ class _Counter:
         if self.spec.learns_labels:
             tested = self._classifying() if roles else self._classifying() + self._embedding(self.size)
             evaluation += tested * (self.info.test / self.batch)
+        if (curvature := self.spec.probe.curvature) is not None:  # a product takes about two steps
+            evaluation += self._student() * (2 * curvature.products * curvature.images / self.batch)
         # The last batch of an epoch may be smaller.
         step = self._step() * (self.samples / self.batch / run_length(self.spec, self.info.train).epoch)
         return RunWork(Phase(start, once), Phase(step), Phase(evaluation, fit * each))
@@ -225,7 +228,7 @@ class _Counter:
 
     def _step(self) -> Work:
         views, seen = self._views()
-        student = self._passes(lambda: torch.autograd.backward(self.network.of_views(views).sum()), backward=True)
+        student = self._student(views)
         parameters = list(self.network.parameters())
         update = Work(
             traffic=OPTIMIZER_PASSES * sum(each.numel() * each.element_size() for each in parameters),
@@ -234,6 +237,11 @@ class _Counter:
         logits = len(views) * self.batch * self.spec.projector.out_dim
         made = sum(view.numel() for view in views) * (1 if self.spec.augment.kind == "none" else AUGMENT_PASSES)
         return student + update + self._teacher(seen) + Work(traffic=4 * (OBJECTIVE_PASSES * logits + made))
+
+    def _student(self, views: Sequence[Tensor] = ()) -> Work:
+        """Forward and backward pass of a batch's views, or of its images."""
+        views = views or [self._images(self.size)]
+        return self._passes(lambda: torch.autograd.backward(self.network.of_views(views).sum()), backward=True)
 
     def _views(self) -> tuple[list[Tensor], list[Tensor]]:
         """The student's views, and the teacher's among them."""
@@ -265,19 +273,20 @@ class _Counter:
         embeddings = torch.empty(self.batch, self.network.encoder.embed_dim, device="meta", dtype=dtype)
         return self._passes(lambda: self.network.projector(embeddings))
 
-    def _probes(self, train: int, test: int, width: int, classes: int) -> Work:
-        """Every probe, fitted on ``train`` and applied to ``test`` vectors of ``width`` numbers."""
-        probe, pass_over = self.spec.probe, 4.0 * train * width * classes
-        work = Work(traffic=8.0 * (train + test) * width)
-        if probe.linear:
-            steps = probe.epochs * math.ceil(train / probe.batch_size)
-            rows = 8.0 * probe.batch_size * width + 4.0 * OPTIMIZER_PASSES * width * classes
-            work += Work(product=probe.epochs * pass_over, traffic=steps * rows, calls=steps * PROBE_CALLS)
-        if probe.knn:
-            traffic = 4.0 * NEIGHBOUR_PASSES * train * test
-            work += Work(product=2.0 * train * test * width, traffic=traffic, calls=12)
-        if probe.logistic:
-            work += Work(product=LOGISTIC_PASSES * pass_over, calls=20 * LOGISTIC_PASSES)
-        if probe.ridge:
-            work += Work(product=2.0 * train * width**2 + width**3 / 3, calls=20)
-        return work * (2 if probe.standardized else 1)
+
+def probe_work(probe: ProbeSpec, train: int, test: int, width: int, classes: int) -> Work:
+    """Every classifier of ``probe``, fitted on ``train`` and applied to ``test`` vectors of ``width`` numbers."""
+    pass_over = 4.0 * train * width * classes
+    work = Work(traffic=8.0 * (train + test) * width)
+    if probe.linear:
+        steps = probe.epochs * math.ceil(train / probe.batch_size)
+        rows = 8.0 * probe.batch_size * width + 4.0 * OPTIMIZER_PASSES * width * classes
+        work += Work(product=probe.epochs * pass_over, traffic=steps * rows, calls=steps * PROBE_CALLS)
+    if probe.knn:
+        traffic = 4.0 * NEIGHBOUR_PASSES * train * test
+        work += Work(product=2.0 * train * test * width, traffic=traffic, calls=12)
+    if probe.logistic:
+        work += Work(product=LOGISTIC_PASSES * pass_over, calls=20 * LOGISTIC_PASSES)
+    if probe.ridge:
+        work += Work(product=2.0 * train * width**2 + width**3 / 3, calls=20)
+    return work * (2 if probe.standardized else 1)

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rt_scale.analyses.plane import CORNERS, NAMES, axis, coarse_first, gram, refuse_degenerate, shares
+from rt_scale.analyses.measures import Images, PointMeasures, ProbeRecipe
+from rt_scale.analyses.plane import CORNERS, NAMES, axis, coarse_first, gram, norms, refuse_degenerate, shares
 from rt_scale.analyses.statistics import combined, refuse_negative_variances
-from rt_scale.data.loaders.base import Order
+from rt_scale.data.beton import Beton
 from rt_scale.data.loaders.choose import training_subset
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepared import Prepared
@@ -25,9 +26,11 @@ from rt_scale.experiments.context import Context
 from rt_scale.experiments.dependencies import weights_of
 from rt_scale.experiments.landscape import TOGETHER, points_here
 from rt_scale.experiments.objectives import clean_inputs
-from rt_scale.models.networks import Network, Weights, build_network, to_device
+from rt_scale.models.networks import Weights, build_network, to_device
+from rt_scale.probes.features import ToInputs
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.experiments.landscape import LandscapeSpec
+from rt_scale.spec.run import stream
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.precision import parameter_dtype, set_precision
@@ -85,53 +88,6 @@ def read_values(path: Path) -> Values:
     return Values(done, {name.removeprefix("corner_"): each for name, each in corners.items()}, found)
 
 
-class OutputKL:
-    """KL of the outputs of a network to those of ``network`` as it is now, in nats, on images of both splits."""
-
-    @torch.no_grad()
-    def __init__(self, spec: LandscapeSpec, data: Prepared, network: Network, context: Context) -> None:
-        run, execution = spec.origin.run, context.execution
-        order: Order = {"batch_size": run.train.batch_size, "seed": 0, "device": context.device}
-        train = training_subset(run, data)
-        chosen = {"train": (data.train, _some(data.train.labels, train, spec)),
-                  "test": (data.test, _some(data.test.labels, None, spec))}  # fmt: skip
-        kept = context.options.resident
-        self.loaders = {
-            split: ResidentLoader(beton, subset=subset, resident=kept, **order)
-            for split, (beton, subset) in chosen.items()
-        }
-        self.inputs = clean_inputs(run, data.info, execution.channels_last)
-        self.directions = network.projector.directions()
-        self.directions = None if self.directions is None else self.directions.clone()
-        self.features = {
-            split: torch.cat([network.features(self.inputs(batch.images)) for batch in loader.sequential()])
-            for split, loader in self.loaders.items()
-        }
-
-    @torch.no_grad()
-    def __call__(self, network: Network) -> dict[str, float]:
-        """``kl_train`` and ``kl_test``."""
-        return {f"kl_{split}": self._of(network, split) for split in self.loaders}
-
-    def _of(self, network: Network, split: str) -> float:
-        total, directions = 0.0, network.projector.directions()
-        for batch in self.loaders[split].sequential():
-            targets = network.projector.logits(self.features[split][batch.index], self.directions)
-            logits = network.projector.logits(network.features(self.inputs(batch.images)), directions)
-            p, d = targets.softmax(1), logits - targets
-            d = d - (p * d).sum(1, keepdim=True)
-            total += float((p * d.expm1()).sum(1).log1p().double().sum())
-        return total / self.loaders[split].samples
-
-
-def _some(labels: np.ndarray, subset: np.ndarray | None, spec: LandscapeSpec) -> np.ndarray | None:
-    """Positions of ``spec.images`` images, balanced over the classes, of a subset; None for all."""
-    if spec.images is None:
-        return subset
-    among = np.arange(len(labels)) if subset is None else subset
-    return np.asarray(among[nested_subset(labels[among], spec.images, spec.seeds.data)])
-
-
 class PlaneRun:
     """One attempt at a plane, from its start or its newest checkpoint."""
 
@@ -150,7 +106,8 @@ class PlaneRun:
         encoder = [name for name in self.parameters if name.startswith("encoder.")]
         self.gram_encoder = gram(self.weights, encoder)
         refuse_degenerate(self.gram)
-        self._refuse_negative_variances()
+        if spec.statistics == "interpolated":
+            self._refuse_negative_variances()
         execution = context.execution
         dtype = parameter_dtype(run.precision)
         self.weights = [{name: value.to(context.device) for name, value in each.items()} for each in self.weights]
@@ -172,11 +129,10 @@ class PlaneRun:
         if not self._resume():
             self._begin()
         context.observer.stage("measuring")
-        groups = self._groups()
-        done = self._done(groups)
-        context.observer.started(done, total)
         world, rank = context.group.world, context.group.rank
-        left = [group for group in groups if not self.values.done[tuple(group.T)].all()]
+        left = [group for group in self._groups() if not self.values.done[tuple(group.T)].all()]
+        done = total - sum(map(len, left))
+        context.observer.started(done, total)
         for start in range(0, len(left), world):
             try:
                 context.check_stop()
@@ -185,7 +141,7 @@ class PlaneRun:
                 raise
             among = left[start : start + world]
             self._put(among, self._measure(self._at(among[rank])) if rank < len(among) else None)
-            done = self._done(groups)
+            done += sum(map(len, among))
             context.observer.stepped(done)
             if done == total or context.checkpoint_due(evaluated=True):
                 self._save(done)
@@ -204,9 +160,6 @@ class PlaneRun:
         groups = np.split(order, range(TOGETHER, len(order), TOGETHER))
         return groups if self.spec.share is None else groups[self.spec.share :: self.spec.split]
 
-    def _done(self, groups: Sequence[np.ndarray]) -> int:
-        return int(sum(self.values.done[tuple(group.T)].sum() for group in groups))
-
     def _at(self, group: np.ndarray) -> np.ndarray:
         """Affine coordinates [n, 2] of points (row, column) [n, 2]."""
         return np.stack([self.x[group[:, 1]], self.y[group[:, 0]]], axis=1)
@@ -224,18 +177,55 @@ class PlaneRun:
 
     def _measure(self, points: np.ndarray) -> dict[str, np.ndarray]:
         """The values [n] of each measure at the points [n, 2], in affine coordinates."""
-        measures, found = self.measures, []
-        for a, b in points:
-            self.network.load_state_dict(combined(self.weights, shares(a, b)))
-            found.append(measures(self.network))
-        return {name: np.array([each[name] for each in found]) for name in found[0]}
+        there = [combined(self.weights, shares(a, b)) for a, b in points]
+        found = self.measures.measure(there)
+        return {name: np.array([each[name] for each in found]) for name in self.spec.measures}
 
     @functools.cached_property
-    def measures(self) -> OutputKL:
-        """What is measured at a point; it changes the weights of ``network``."""
-        self.context.observer.stage("the outputs of origin")
-        self.network.load_state_dict(self.weights[0])
-        return OutputKL(self.spec, self.data, self.network, self.context)
+    def measures(self) -> PointMeasures:
+        """What is measured at a point, with what is kept of origin."""
+        spec, run, execution, data = self.spec, self.spec.origin.run, self.context.execution, self.data
+        self.context.observer.stage("measuring origin")
+        train = training_subset(run, data)
+        inputs = clean_inputs(run, data.info, execution.channels_last)
+        samples = data.info.train if train is None else len(train)
+        probe = ProbeRecipe(
+            images=spec.probe_images,
+            steps=run.probe.epochs * -(-samples // run.probe.batch_size),
+            batch_size=run.probe.batch_size,
+            lr=run.probe.lr,
+            neighbours=run.probe.knn,
+            l2=run.probe.l2,
+            seed=stream("probe", spec.seeds.probe),
+        )
+        return PointMeasures(
+            self.network,
+            self.weights[0],
+            self._images(data.train, train, inputs),
+            self._images(data.test, None, inputs),
+            spec.measures,
+            classes=len(data.info.classes),
+            losses=spec.images,
+            probe=probe,
+            batch_size=run.train.batch_size,
+            statistics="batch" if spec.statistics == "batch" else "given",
+            precision=run.precision,
+        )
+
+    def _images(self, beton: Beton, subset: np.ndarray | None, inputs: ToInputs) -> Images:
+        """The images of a split that are used, those of the smaller of the two numbers first."""
+        spec, run = self.spec, self.spec.origin.run
+        among = np.arange(beton.samples) if subset is None else subset
+        chosen = np.arange(0)
+        for number in sorted(each or len(among) for each in (spec.images, spec.probe_images)):
+            more = among[nested_subset(beton.labels[among], number, spec.seeds.data)]
+            chosen = np.concatenate([chosen, more[~np.isin(more, chosen)]])
+        loader = ResidentLoader(
+            beton, subset=chosen, batch_size=run.train.batch_size, seed=0, device=self.context.execution.device,
+            resident=self.context.options.resident,
+        )  # fmt: skip
+        batches = [(inputs(batch.images), batch.labels) for batch in loader.sequential()]
+        return Images(*map(torch.cat, zip(*batches, strict=True)))
 
     def _begin(self) -> None:
         """Take over what other planes have, measure the corners, and write the first checkpoint."""
@@ -246,9 +236,9 @@ class PlaneRun:
             self.values.corners = self.context.group.by_first(lambda: self._measure(CORNERS))
         for measure in self.values.corners:
             self.values.grids.setdefault(measure, np.full(self.values.done.shape, np.nan))
+        known = self.values.corners | self._norms(CORNERS)
         for number, name in enumerate(NAMES):
-            values = {f"{name}/{measure}": float(each[number]) for measure, each in self.values.corners.items()}
-            self.context.log(0, 0.0, values)
+            self.context.log(0, 0.0, {f"{name}/{measure}": float(each[number]) for measure, each in known.items()})
         self._save(0)
 
     def _values_of(self, spec: LandscapeSpec) -> Values:
@@ -288,14 +278,18 @@ class PlaneRun:
         """Write the artifact and a checkpoint with ``done`` points, and log how far the plane is."""
         total = points_here(self.spec)
         self._log(done, total)
+        grid = np.stack(np.meshgrid(self.x, self.y), axis=-1)
         arrays = {"x": self.x, "y": self.y, "corners": CORNERS, "gram": self.gram, "gram_encoder": self.gram_encoder}
-        self.context.artifact(ARTIFACT, npz(**arrays, **self.values.grids))
+        self.context.artifact(ARTIFACT, npz(**arrays, **self.values.grids, **self._norms(grid)))
 
         def write(folder: Path) -> None:
             (folder / VALUES).write_bytes(self.values.to_bytes())
             (folder / DIGEST).write_text(json.dumps(self.digest))
 
         self.context.checkpoint(done, write)
+
+    def _norms(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        return {"norm": norms(self.gram, points), "norm_encoder": norms(self.gram_encoder, points)}
 
     def _log(self, done: int, total: int) -> None:
         """Record the number of points at every twentieth of them and, at the end, where KL is least."""

@@ -160,6 +160,13 @@ def refuse_large(sweep: SweepSpec, limit: int, if_meant: str = "say so with --ye
     )
 
 
+def refuse_large_runs(specs: Iterable[RunSpec], if_meant: str = "say so with --yes") -> None:
+    """Raise InputError, which advises ``if_meant``, if one run alone is as large as a large grid."""
+    for spec in specs:
+        if spec.large:
+            raise InputError(f"One run is {spec.large}. Nothing was started. To compute it, {if_meant}.")
+
+
 def _lengths(sweep: SweepSpec) -> list[tuple[str, int]]:
     """The name and the number of values of each axis and of the seeds."""
     lengths = [(" with ".join(group), _length(group)) for group in _groups(sweep)]

@@ -166,6 +166,11 @@ class RunSpec(Part):
         return self.kind
 
     @property
+    def large(self) -> str:
+        """What makes it so large that it needs a confirmation, in words; empty if nothing does."""
+        return ""
+
+    @property
     def fields(self) -> Document:
         """Every field, also those that the hash leaves out, as plain JSON types."""
         return self.model_dump(mode="json")

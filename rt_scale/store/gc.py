@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.part import Document
-from rt_scale.spec.run import RunSpec, all_runs, recorded_name, runs_within
+from rt_scale.spec.run import RunSpec, all_runs, read_recorded, recorded_name, runs_within
 from rt_scale.store.atomic import measure, names_in, read_json, remove_whole
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES
@@ -146,21 +148,17 @@ def _planned(sweep: SweepDir, store: Store) -> Iterator[RunSpec]:
 
 
 def _recorded_starts(run: RunDir) -> Iterator[str]:
-    """Names of the runs that a run starts from, by its recorded spec; none if it was never begun."""
+    """Names of the runs that a run needs or contains, by its recorded spec; none if it was never begun."""
     try:
         recorded = read_json(run.path / SPEC)
     except FileNotFoundError:
         return
-    within = list(_names_within(recorded))
-    if within and recorded_name(recorded) != run.name:
+    with contextlib.suppress(ValidationError):
+        if "kind" in recorded and recorded_name(recorded) == run.name:
+            yield from (spec.name for spec in all_runs([read_recorded(recorded)], drawn=True))
+            return
+    if any(runs_within(recorded)):
         raise RunError(
             f"What run '{run.path}' starts from is unknown: its {SPEC} is of another version of rt-scale, or "
             "damaged. Use that version, or move the folder out of the store."
         )
-    yield from within
-
-
-def _names_within(recorded: Document) -> Iterator[str]:
-    for inner in runs_within(recorded):
-        yield recorded_name(inner)
-        yield from _names_within(inner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
@@ -22,6 +22,11 @@ LEAST_COARSE = 11
 """Points a side, at least, of a plane that a finer one takes its points from."""
 
 Side = tuple[float, float]
+Measure = Literal[
+    "kl_train", "kl_test", "cross_entropy_train", "cross_entropy_test", "entropy_train", "entropy_test",
+    "kl_embedding_train", "kl_embedding_test", "linear", "linear_standardized", "ridge", "knn", "knn_standardized",
+]  # fmt: skip
+"""What can be measured at a point, see ``analyses.measures``."""
 
 
 def _from_crop(value: object) -> object:
@@ -69,12 +74,17 @@ class LandscapeSpec(RunSpec):
     )
     """Points along x and along y, edges included. A plane of 2 n - 1 points a side takes over those of the plane of n,
     a run of its own that comes first, if n is at least 11: 21, 41 and 81 continue 11."""
+    measures: tuple[Measure, ...] = Field(get_args(Measure), strict=False)
+    """What is measured at a point: losses on both splits, in nats, of its softmax of outputs (kl to that of origin,
+    cross_entropy, entropy) and of embeddings (kl_embedding), and accuracies of probes."""
     images: Annotated[int, Field(ge=1, le=MOST)] | None = None
-    """Images of each split that are measured on; null: all."""
-    measures: tuple[Literal["kl"], ...] = Field(("kl",), strict=False)
-    """What is measured."""
-    statistics: Literal["interpolated"] = "interpolated"
-    """Running statistics of batch norms at a point: interpolated as the weights are."""
+    """Images of each split, balanced over the classes, for losses; null: all. A few hundred give KL to 1 %."""
+    probe_images: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    """Images of each split, likewise, for probes; null: all. Probes are fitted as those of ``origin.run``; linear ones
+    take as many steps as on all images."""
+    statistics: Literal["interpolated", "batch"] = "interpolated"
+    """Statistics of batch norms at a point: interpolated as the weights are, so that each network has its own, or those
+    of each batch of images. Without batch norms: interpolated."""
     split: int = Field(1, ge=1, le=1000)
     """How many runs, each with a share of the points, compute the plane; this run puts them together."""
     share: Annotated[int, Field(ge=0)] | None = None
@@ -83,10 +93,10 @@ class LandscapeSpec(RunSpec):
     @field_validator("measures")
     @classmethod
     def _one_order(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Sorted, so that the order does not change the hash."""
+        """Their own, so that the order in a file does not change the hash."""
         if not names or len(set(names)) < len(names):
             raise ValueError(f"name at least one measure, and each once; given: {', '.join(names) or 'none'}")
-        return tuple(sorted(names))
+        return tuple(name for name in get_args(Measure) if name in names)
 
     @model_validator(mode="after")
     def _consistent(self) -> LandscapeSpec:
@@ -99,9 +109,17 @@ class LandscapeSpec(RunSpec):
             raise ValueError("two of origin, x and y are the same network of the same run: a plane needs three")
         for name, (low, high), count in zip("xy", self.window, self.points, strict=True):
             _fits_grid(name, low, high, count)
+        run = self.origin.run
+        if run.encoder.norm != "batch" and run.encoder.plugin is None and not run.projector.batch_norm:
+            self.__dict__["statistics"] = "interpolated"  # equal runs have equal hashes
         if self.share is not None and (self.split == 1 or self.share >= self.split):
             raise ValueError(f"share {self.share} is of a plane split into {self.split}: give 0 to split - 1, or null")
         return self
+
+    @property
+    def probed(self) -> tuple[str, ...]:
+        """The measures that are accuracies of probes."""
+        return tuple(name for name in self.measures if not name.endswith(("_train", "_test")))
 
     @property
     def size(self) -> int:
@@ -147,8 +165,9 @@ class LandscapeSpec(RunSpec):
 
     @property
     def data_words(self) -> str:
-        """As of origin's run, with the number of images."""
-        return self.origin.run.data_words + ("" if self.images is None else f" {self.images} images")
+        """As of origin's run, with the numbers of images."""
+        numbers = {"images": self.images, "probe_images": self.probe_images}
+        return " ".join([self.origin.run.data_words, *(f"{name} {n}" for name, n in numbers.items() if n is not None)])
 
     @property
     def precisions(self) -> tuple[str, ...]:

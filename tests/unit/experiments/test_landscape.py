@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rt_scale.analyses.measures import NAMES
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.data.prepared import KnownData
 from rt_scale.experiments import plane
-from rt_scale.experiments.base import check_all
+from rt_scale.experiments.base import Cost, check_all
+from rt_scale.experiments.landscape import Landscape
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.document import resolve_same, set_dotted
@@ -32,7 +36,11 @@ PLANE: dict[str, Any] = {
     "x": {"run": "same"},
     "y": {"run": {"same_but": {"student": {"alpha": 1}}}},
     "points": [7, 5],
+    "measures": ["kl_train", "kl_test"],
 }
+EVERYTHING = {"measures": list(NAMES)}
+FOUR = {"window": [[0, 1], [0, 1]], "points": [2, 2]}
+"""A grid with the networks at three of its points."""
 
 
 def landscape(changes: dict[str, Any] | None = None) -> LandscapeSpec:
@@ -80,7 +88,7 @@ def test_a_plane_is_measured_at_every_point(settings: Make, seen: Seen) -> None:
 
 
 def test_a_window_that_meets_the_networks_has_their_values(computed: Callable[..., Any]) -> None:
-    found = computed(landscape({"window": [[0, 1], [0, 1]], "points": [2, 2]}))
+    found = computed(landscape(FOUR))
     assert found["kl_test"][0, 0] == 0
     assert found["kl_test"][0, 1] > 0
     assert found["kl_test"][1, 0] > 0
@@ -123,8 +131,7 @@ def test_stopped_at_any_group_it_ends_the_same(
 
 @pytest.mark.parametrize("changes", [{"split": 3}, {"split": 9}])
 def test_shares_of_several_runs_make_the_same_plane(computed: Callable[..., Any], changes: dict[str, Any]) -> None:
-    alone = computed(landscape())
-    spec = landscape(changes)
+    alone, spec = computed(landscape(EVERYTHING)), landscape({**EVERYTHING, **changes})
     assert [each.share for each in spec.shares] == list(range(spec.split))
     assert equal(computed(spec), alone)
 
@@ -158,17 +165,17 @@ def test_a_finer_plane_measures_new_points_alone(settings: Make, monkeypatch: py
 
 
 def _compute(group: Group, document: dict[str, Any], options: dict[str, Any]) -> None:
-    spec = RunSpec.model_validate(resolve_same(document))
-    run(spec, Options(**options, device="cpu", threads=1, group=group))
+    run(RunSpec.model_validate(document), Options(**options, device="cpu", threads=1, group=group))
 
 
 def test_two_workers_compute_the_same_plane(settings: Make, computed: Callable[..., Any], tmp_path: Path) -> None:
-    alone, store = computed(landscape()), Store(tmp_path / "two")
-    for network in all_runs([landscape()])[:-1]:
+    spec, store = landscape(EVERYTHING), Store(tmp_path / "two")
+    alone = computed(spec)
+    for network in all_runs([spec])[:-1]:
         run(network, settings(store=store))
     options = {"store": store, "data_dir": settings().data_dir}
-    Ranks(tmp_path / "ranks", 2, _compute, PLANE, options).results()
-    assert equal(arrays(store.run(landscape())), alone)
+    Ranks(tmp_path / "ranks", 2, _compute, spec.canonical(), options).results()
+    assert equal(arrays(store.run(spec)), alone)
 
 
 def test_more_workers_than_groups_of_points(settings: Make) -> None:
@@ -206,18 +213,120 @@ def test_a_student_that_did_not_move(settings: Make) -> None:
         run(landscape({"origin.run.student.alpha": 0.0, "x.take": "init"}), settings())
 
 
-def test_more_images_than_there_are(settings: Make) -> None:
-    with pytest.raises(InputError, match=r"61.*60 training images"):
-        run(landscape({"images": 61}), settings())
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": 61}, r"images is 61.*10 to 60"),
+        ({"probe_images": 9}, r"probe_images is 9.*10 to 60"),
+        ({"measures": ["knn"], "origin.run.probe.knn": 0}, "1 to 60"),
+        ({"measures": ["knn_standardized"], "probe_images": 20, "origin.run.probe.knn": 21}, "1 to 20"),
+    ],
+)
+def test_numbers_of_images_that_do_not_fit(settings: Make, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run(landscape(changes), settings())
 
 
-def test_fewer_images_are_other_numbers(computed: Callable[..., Any]) -> None:
-    few = {"points": [2, 2], "window": [[0, 1], [0, 1]]}
-    assert computed(landscape(few))["kl_test"][1, 1] != computed(landscape({**few, "images": 30}))["kl_test"][1, 1]
+def test_losses_and_probes_have_images_of_their_own(computed: Callable[..., Any]) -> None:
+    both = {**FOUR, "measures": ["kl_test", "linear", "knn"]}
+    everything, few, probed = (
+        computed(landscape({**both, **numbers})) for numbers in ({}, {"images": 30}, {"images": 30, "probe_images": 40})
+    )
+    assert few["kl_test"][1, 1] != everything["kl_test"][1, 1]
+    assert probed["kl_test"].tobytes() == few["kl_test"].tobytes()
+    assert (probed["knn"] != few["knn"]).any()
+    np.testing.assert_allclose(probed["knn"] * 40 % 1, 0, atol=1e-9)
+    assert (probed["linear"] != few["linear"]).any()
+
+
+def test_seeds_choose_images_and_the_linear_probes_start(computed: Callable[..., Any]) -> None:
+    base = {**FOUR, "measures": ["kl_test", "linear"], "images": 30}
+    plain, data, probe = (
+        computed(landscape({**base, **seeds})) for seeds in ({}, {"seeds.data": 1}, {"seeds.probe": 1})
+    )
+    assert (plain["kl_test"] != data["kl_test"]).any()
+    assert (plain["linear"] != probe["linear"]).any()
+    assert (plain["kl_test"] == probe["kl_test"]).all()
+
+
+def test_the_corners_are_their_runs_own_probes(settings: Make) -> None:
+    spec = landscape({"measures": list(NAMES), "origin.run.probe.ridge": True})
+    result = run(spec, settings())
+    for corner, role in (("origin", "teacher"), ("x", "student"), ("y", "student")):
+        own = run(getattr(spec, corner).run, settings()).last
+        for name in ("linear", "linear_standardized", "knn", "knn_standardized", "ridge"):
+            assert result.last[f"{corner}/{name}"] == pytest.approx(own[f"probe/{role}/{name}"]), (corner, name)
+    found, own = arrays(settings().store.run(spec)), run(spec.y.run, settings()).last
+    assert np.sqrt(found["gram"][2, 2]) == pytest.approx(own["distance/from_teacher"], rel=1e-5)
+    at_y = np.array([1, 0, 1])
+    assert result.last["y/norm"] == pytest.approx(np.sqrt(at_y @ found["gram"] @ at_y))
+    assert all(np.isfinite(found[name]).all() for name in NAMES)
+    difference = found["cross_entropy_test"] - found["kl_test"]
+    np.testing.assert_allclose(difference, result.last["origin/entropy_test"], rtol=1e-6)
 
 
 def test_statistics_are_interpolated_and_a_negative_variance_refused(computed: Callable[..., Any]) -> None:
     norms = {"origin.run.encoder.norm": "batch", "points": [3, 3]}
-    assert np.isfinite(computed(landscape({**norms, "window": [[0, 1], [0, 1]]}))["kl_train"]).all()
+    inside, beyond = ({**norms, "window": window} for window in ([[0, 1], [0, 1]], [[-90, 90], [0, 1]]))
+    interpolated = computed(landscape(inside))["kl_train"]
+    assert interpolated[0, 0] == 0
+    assert np.isfinite(interpolated).all()
     with pytest.raises(InputError, match="variance"):
-        computed(landscape({**norms, "window": [[-90, 90], [0, 1]]}))
+        computed(landscape(beyond))
+    batch = computed(landscape({**inside, "statistics": "batch"}))["kl_train"]
+    assert batch[0, 0] > 0
+    assert np.isfinite(computed(landscape({**beyond, "statistics": "batch"}))["norm"]).all()
+
+
+def counted(**changes: Any) -> Cost:
+    """The cost of the paper's plane: VGG-11, CIFAR-10, 51 x 51 points."""
+    run = {"data": {"name": "cifar10"}, "encoder": {"name": "vgg11"}}
+    document = {
+        **PLANE,
+        "origin": {"run": run, "take": "teacher"},
+        "points": [51, 51],
+        "measures": list(NAMES),
+        **changes,
+    }
+    spec = RunSpec.model_validate(resolve_same(document))
+    assert isinstance(spec, LandscapeSpec)
+    return Landscape().cost(spec, KnownData({"cifar10": DATASETS["cifar10"]}))
+
+
+def test_the_cost_of_the_papers_plane_is_known_before_it_starts() -> None:
+    cost = counted()
+    assert cost.length.steps == 51 * 51 - 26 * 26
+    assert cost.work is not None
+    assert cost.network is not None
+    point = cost.work().step.shared
+    # A point: 60,000 images through encoder (0.31), projector (0.012) and last layer (0.034 GFLOP an image).
+    assert point.network / 60_000 == pytest.approx(0.356e9, rel=0.02)
+    neighbours = 2 * 2 * 50_000 * 10_000 * 512
+    assert point.product > neighbours
+    assert cost.work().start.shared.network == 4 * point.network
+
+
+@pytest.mark.parametrize(
+    ("changes", "images"),
+    [
+        ({"images": 1000, "probe_images": 2000}, 4_000),
+        ({"images": 1000, "measures": ["kl_test", "kl_train"]}, 2_000),
+        ({"measures": ["kl_test"]}, 10_000),
+        ({"images": 1000, "measures": ["kl_train", "knn"]}, 60_000),
+    ],
+)
+def test_the_cost_of_fewer_images_and_measures(changes: dict[str, Any], images: int) -> None:
+    every, cost = counted(), counted(**changes)
+    assert every.work is not None
+    assert cost.work is not None
+    point, whole = cost.work().step.shared, every.work().step.shared
+    assert point.network == pytest.approx(whole.network * images / 60_000)
+    assert point.product < whole.product
+    assert point.calls <= whole.calls
+
+
+def test_a_split_plane_costs_what_its_shares_cost() -> None:
+    lengths = [counted(split=3, share=share).length.steps for share in range(3)]
+    assert sum(lengths) == counted().length.steps
+    assert max(lengths) - min(lengths) <= 8
+    assert counted(split=3).length.steps == 1

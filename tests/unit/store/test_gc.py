@@ -13,7 +13,7 @@ import pytest
 
 from rt_scale.spec.document import resolve_same
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.store import gc as garbage
 from rt_scale.store import store as store_module
 from rt_scale.store.gc import GRACE, find_garbage, remove_garbage
@@ -270,3 +270,20 @@ def test_a_run_of_which_a_sweep_takes_the_start_stays(store: Store) -> None:
     begin(store, taking, None)
     assert ALONE.name not in names(store)
     assert CHILD.name in names(store)
+
+
+def test_the_rounds_of_a_pruned_run_stay(store: Store) -> None:
+    """They follow from its spec, which does not contain them."""
+    head = {"hidden": [], "parts": "-/lb/-/-/-/-", "out_dim": 10}
+    labels = {**BASE, "kind": "supervise", "projector": head}
+    first, second = (
+        RunSpec.model_validate({**labels, "prune": {"round": number, "rewind": "1ep"}}) for number in (0, 2)
+    )
+    begin(store, first, run_result())
+    begin(store, second, None)
+    store.sweep("s").write("", [second.name])
+    needed = {each.name for each in all_runs([second])}
+    assert first.name in needed
+    assert len(needed) == 4  # three rounds, and the run to the step that they rewind to
+    assert not needed & names(store)
+    assert ALONE.name in names(store)

@@ -76,7 +76,7 @@ def test_a_surface_has_a_height_for_each_measure_and_all_at_the_pointer(plane: P
     assert "alpha 1" in figure["layout"]["scene"]["yaxis"]["title"]["text"]
     assert tuple(marks["text"]) == NAMES
     row, column = next(zip(*np.nonzero(computed), strict=True))
-    place, *numbers = drawn["customdata"][row][column]
+    place, *numbers = drawn["customdata"][column][row]
     assert place == f"({plane.x[column]:.3g}, {plane.y[row]:.3g})"
     linear = list(plane.values).index("linear")
     assert numbers[linear] == f"{100 * plane.values['linear'][row, column]:.1f} %"
