@@ -19,7 +19,7 @@ from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.kinds import DEFAULT, KINDS, import_kinds, model_of
-from rt_scale.spec.networks import Taken
+from rt_scale.spec.networks import StartFrom
 from rt_scale.spec.part import Document, Part, data_name
 from rt_scale.spec.run import RunSpec, SeedSpec
 from rt_scale.spec.schedule import Schedule, parse
@@ -424,4 +424,4 @@ def _optional_part(annotation: object) -> type[Part] | None:
     """The part of a field that may be null; None for another run's, whose fields are not this one's."""
     inner = get_args(annotation)
     parts = [each for each in inner if isinstance(each, type) and issubclass(each, Part)]
-    return parts[0] if parts and type(None) in inner and not issubclass(parts[0], Taken) else None
+    return parts[0] if parts and type(None) in inner and not issubclass(parts[0], StartFrom) else None
