@@ -20,6 +20,7 @@ from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.schedule import duration_steps
+from rt_scale.spec.training import ProbeSpec
 from rt_scale.training.precision import parameter_dtype
 
 EFFICIENCY = 0.9
@@ -198,8 +199,8 @@ class _Counter:
         roles = self.spec.probe.roles
         for train, test, size, classes in self.probed if roles else ():
             embed += self._embedding(size) * ((train + test) / self.batch)
-            fit += self._probes(train, test, self.network.encoder.embed_dim, classes)
-            fit_pixels += self._probes(train, test, self.info.channels * size**2, classes)
+            fit += probe_work(self.spec.probe, train, test, self.network.encoder.embed_dim, classes)
+            fit_pixels += probe_work(self.spec.probe, train, test, self.info.channels * size**2, classes)
         teacher, moves = "teacher" in roles, self.spec.teacher.moves  # else it is probed once
         start = embed if teacher and not moves else Work()
         once = (fit_pixels if "input" in roles else Work()) + (fit if teacher and not moves else Work())
@@ -265,19 +266,20 @@ class _Counter:
         embeddings = torch.empty(self.batch, self.network.encoder.embed_dim, device="meta", dtype=dtype)
         return self._passes(lambda: self.network.projector(embeddings))
 
-    def _probes(self, train: int, test: int, width: int, classes: int) -> Work:
-        """Every probe, fitted on ``train`` and applied to ``test`` vectors of ``width`` numbers."""
-        probe, pass_over = self.spec.probe, 4.0 * train * width * classes
-        work = Work(traffic=8.0 * (train + test) * width)
-        if probe.linear:
-            steps = probe.epochs * math.ceil(train / probe.batch_size)
-            rows = 8.0 * probe.batch_size * width + 4.0 * OPTIMIZER_PASSES * width * classes
-            work += Work(product=probe.epochs * pass_over, traffic=steps * rows, calls=steps * PROBE_CALLS)
-        if probe.knn:
-            traffic = 4.0 * NEIGHBOUR_PASSES * train * test
-            work += Work(product=2.0 * train * test * width, traffic=traffic, calls=12)
-        if probe.logistic:
-            work += Work(product=LOGISTIC_PASSES * pass_over, calls=20 * LOGISTIC_PASSES)
-        if probe.ridge:
-            work += Work(product=2.0 * train * width**2 + width**3 / 3, calls=20)
-        return work * (2 if probe.standardized else 1)
+
+def probe_work(probe: ProbeSpec, train: int, test: int, width: int, classes: int) -> Work:
+    """Every classifier of ``probe``, fitted on ``train`` and applied to ``test`` vectors of ``width`` numbers."""
+    pass_over = 4.0 * train * width * classes
+    work = Work(traffic=8.0 * (train + test) * width)
+    if probe.linear:
+        steps = probe.epochs * math.ceil(train / probe.batch_size)
+        rows = 8.0 * probe.batch_size * width + 4.0 * OPTIMIZER_PASSES * width * classes
+        work += Work(product=probe.epochs * pass_over, traffic=steps * rows, calls=steps * PROBE_CALLS)
+    if probe.knn:
+        traffic = 4.0 * NEIGHBOUR_PASSES * train * test
+        work += Work(product=2.0 * train * test * width, traffic=traffic, calls=12)
+    if probe.logistic:
+        work += Work(product=LOGISTIC_PASSES * pass_over, calls=20 * LOGISTIC_PASSES)
+    if probe.ridge:
+        work += Work(product=2.0 * train * width**2 + width**3 / 3, calls=20)
+    return work * (2 if probe.standardized else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rt_scale.data.prepared import KnownData, Prepared
@@ -12,7 +13,9 @@ from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.experiments.landscape import LandscapeSpec
 
 if TYPE_CHECKING:
+    from rt_scale.data.datasets.base import DataInfo
     from rt_scale.experiments.context import Context
+    from rt_scale.experiments.flops import RunWork, Work
 
 TOGETHER = 8
 """Points, one after the other in the order of the grid, that one process measures together."""
@@ -63,8 +66,15 @@ class Landscape(Experiment[LandscapeSpec]):
         return Needs(image_bytes(spec.origin.run, data.main))
 
     def cost(self, spec: LandscapeSpec, known: KnownData) -> Cost:
-        """A step is a point."""
-        return Cost(Length(max(1, points_here(spec))))
+        """A step is a point; a user's encoder is not run."""
+        from rt_scale.experiments.flops import meta_batch
+
+        length, run = Length(max(1, points_here(spec))), spec.origin.run
+        info = known.main(run)
+        assert info is not None, "asked for before it was known"
+        if run.encoder.plugin is not None:
+            return Cost(length, unknown=f"a plan does not run the plugin {run.encoder.plugin}")
+        return Cost(length, lambda: _work(spec, info), lambda: meta_batch(run, info))
 
     def load(self) -> None:
         """Import networks and measures."""
@@ -87,3 +97,38 @@ def points_here(spec: LandscapeSpec) -> int:
     groups, rest = divmod(new, TOGETHER)
     mine = len(range(spec.share, groups, spec.split)) * TOGETHER
     return mine + (rest if groups % spec.split == spec.share else 0)
+
+
+def _work(spec: LandscapeSpec, info: DataInfo) -> RunWork:
+    """The work of a plane, which begins with origin's own pass and the three corners."""
+    from rt_scale.experiments.flops import OBJECTIVE_PASSES, Phase, RunWork, Work, forward_work, meta_network
+
+    run, network = spec.origin.run, meta_network(spec.origin.run, info)
+    there = {"train": run.data.samples or info.train, "test": info.test}
+    of_losses = [count for split, count in there.items() if any(name.endswith(split) for name in spec.measures)]
+    compared = sum(spec.images or count for count in of_losses)
+    probed = {split: spec.probe_images or count for split, count in there.items()} if spec.probed else {}
+    logits = compared * run.projector.out_dim
+    sums = 4 * 3 * sum(each.numel() for each in network.parameters())
+    # Logits once more for those of origin, which are kept only where they fit.
+    point = forward_work(run, info) * (max(compared, sum(probed.values())) / run.train.batch_size)
+    point += Work(product=2.0 * run.projector.bottleneck * logits, traffic=4.0 * (OBJECTIVE_PASSES * logits + sums))
+    if spec.probed:
+        sizes = network.encoder.embed_dim, len(info.classes)
+        point += _probing(spec, there["train"], probed["train"], probed["test"], *sizes)
+    return RunWork(Phase(point * 4), Phase(point), Phase(Work()))
+
+
+def _probing(spec: LandscapeSpec, steps_of: int, train: int, test: int, width: int, classes: int) -> Work:
+    """The work of the probes of a point; linear ones take the steps of ``steps_of`` images."""
+    from rt_scale.experiments.flops import Work, probe_work
+
+    work = Work()
+    for kinds, fitted, together in ((("linear",), steps_of, TOGETHER), (("knn", "ridge"), train, 1)):
+        asked = [name for name in spec.probed if name.startswith(kinds)]
+        recipe = dict.fromkeys(("linear", "logistic", "ridge", "standardized"), False) | {"knn": 0}
+        recipe |= {name.partition("_")[0]: True for name in asked}
+        recipe |= {"standardized": any(name.endswith("_standardized") for name in asked)}
+        probes = probe_work(spec.origin.run.probe.model_copy(update=recipe), fitted, test, width, classes)
+        work += replace(probes, calls=probes.calls / together)
+    return work

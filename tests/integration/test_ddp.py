@@ -61,6 +61,14 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
         {"data": {"name": "gaussian", "size": 8, "samples": 97, "channels": 1}, "probe.also": ["digits"],
          "probe.statistics": False}, 2,
     ),
+    "from another run's state": (
+        {"student": {"start_from": {"run": {"same_but": {"train": {"stop": "6it"}}}, "take": "state"}}}, 2,
+    ),
+    "pruned and rewound": (
+        {"kind": "supervise", "projector.out_dim": 10, "projector.parts": "-/lb/fn/-/l/-",
+         "train.optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "clip": 0.5},
+         "prune": {"round": 1, "rewind": "6it"}}, 2,
+    ),
     "after another run": ({"student": {"start_from": {"run": {"same_but": {"train": {"epochs": 1}}}}}}, 2),
 }  # fmt: skip
 

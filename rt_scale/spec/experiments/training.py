@@ -242,8 +242,8 @@ class SuperviseSpec(TrainingSpec):
 
     @property
     def title(self) -> str:
-        """As of a distillation, after the kind, and the round of pruning."""
-        return f"supervise: {super().title}" + ("" if self.prune is None else f", pruned {self.prune.round} times")
+        """As of a distillation, after the kind."""
+        return f"supervise: {super().title}" + ("" if self.prune is None else ", pruned")
 
 
 def _supervised(spec: SuperviseSpec) -> None:

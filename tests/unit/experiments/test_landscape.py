@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from rt_scale.analyses.measures import NAMES
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.data.prepared import KnownData
 from rt_scale.experiments import plane
-from rt_scale.experiments.base import check_all
+from rt_scale.experiments.base import Cost, check_all
+from rt_scale.experiments.landscape import Landscape
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.document import resolve_same, set_dotted
@@ -273,3 +276,57 @@ def test_statistics_are_interpolated_and_a_negative_variance_refused(computed: C
     batch = computed(landscape({**inside, "statistics": "batch"}))["kl_train"]
     assert batch[0, 0] > 0
     assert np.isfinite(computed(landscape({**beyond, "statistics": "batch"}))["norm"]).all()
+
+
+def counted(**changes: Any) -> Cost:
+    """The cost of the paper's plane: VGG-11, CIFAR-10, 51 x 51 points."""
+    run = {"data": {"name": "cifar10"}, "encoder": {"name": "vgg11"}}
+    document = {
+        **PLANE,
+        "origin": {"run": run, "take": "teacher"},
+        "points": [51, 51],
+        "measures": list(NAMES),
+        **changes,
+    }
+    spec = RunSpec.model_validate(resolve_same(document))
+    assert isinstance(spec, LandscapeSpec)
+    return Landscape().cost(spec, KnownData({"cifar10": DATASETS["cifar10"]}))
+
+
+def test_the_cost_of_the_papers_plane_is_known_before_it_starts() -> None:
+    cost = counted()
+    assert cost.length.steps == 51 * 51 - 26 * 26
+    assert cost.work is not None
+    assert cost.network is not None
+    point = cost.work().step.shared
+    # A point: 60,000 images through encoder (0.31), projector (0.012) and last layer (0.034 GFLOP an image).
+    assert point.network / 60_000 == pytest.approx(0.356e9, rel=0.02)
+    neighbours = 2 * 2 * 50_000 * 10_000 * 512
+    assert point.product > neighbours
+    assert cost.work().start.shared.network == 4 * point.network
+
+
+@pytest.mark.parametrize(
+    ("changes", "images"),
+    [
+        ({"images": 1000, "probe_images": 2000}, 4_000),
+        ({"images": 1000, "measures": ["kl_test", "kl_train"]}, 2_000),
+        ({"measures": ["kl_test"]}, 10_000),
+        ({"images": 1000, "measures": ["kl_train", "knn"]}, 60_000),
+    ],
+)
+def test_the_cost_of_fewer_images_and_measures(changes: dict[str, Any], images: int) -> None:
+    every, cost = counted(), counted(**changes)
+    assert every.work is not None
+    assert cost.work is not None
+    point, whole = cost.work().step.shared, every.work().step.shared
+    assert point.network == pytest.approx(whole.network * images / 60_000)
+    assert point.product < whole.product
+    assert point.calls <= whole.calls
+
+
+def test_a_split_plane_costs_what_its_shares_cost() -> None:
+    lengths = [counted(split=3, share=share).length.steps for share in range(3)]
+    assert sum(lengths) == counted().length.steps
+    assert max(lengths) - min(lengths) <= 8
+    assert counted(split=3).length.steps == 1
