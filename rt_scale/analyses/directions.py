@@ -58,7 +58,7 @@ def principal(origin: Weights, path: Sequence[Weights], parameters: Sequence[str
             f"The networks of path less origin span {counted(rank, 'dimension')}, and {count} "
             "were asked for: name more networks that differ from origin, or give points for fewer axes."
         )
-    found = []
+    found: list[Weights] = []
     for value, vector in zip(values[:count], vectors.T[:count], strict=True):
         along = np.sqrt(value) * vector  # of the networks, on the unit component
         furthest = along[np.abs(along).argmax()]
@@ -98,7 +98,8 @@ def _products(origin: Weights, networks: Sequence[Weights], parameters: Iterable
     """The inner products [n, n] of the networks less origin, in float64."""
     total = np.zeros((len(networks), len(networks)))
     for name in parameters:
-        for pieces in zip(*(each[name].flatten().split(_PIECE) for each in (origin, *networks)), strict=True):
+        flat = (torch.split(each[name].flatten(), _PIECE) for each in (origin, *networks))
+        for pieces in zip(*flat, strict=True):
             start, *others = (piece.double().cpu() for piece in pieces)
             rows = torch.stack(others) - start
             total += (rows @ rows.T).numpy()

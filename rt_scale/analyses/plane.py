@@ -104,7 +104,7 @@ def affine(gram: np.ndarray, points: np.ndarray, of: str = "least_norm") -> np.n
     return np.asarray(points @ np.linalg.inv(np.linalg.cholesky(gram[1:, 1:])) + centre(gram, of))
 
 
-def coarse_first(width: int, height: int) -> np.ndarray:
+def coarse_first(width: int, height: int = 1) -> np.ndarray:
     """All points (row, column) of a grid, int64 [width * height, 2]: coarse everywhere, then ever finer.
 
     Points whose row and column are multiples of 2^k come before all others, for every k: they are sorted by the bits of

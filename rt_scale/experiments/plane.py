@@ -118,7 +118,7 @@ class PlaneRun:
         self.weights = [{name: value.to(context.device) for name, value in each.items()} for each in self.weights]
         self.network = to_device(network, context.device, dtype, channels_last=execution.channels_last).eval()
         sides = [axis(low, high, count) for (low, high), count in zip(spec.window, spec.points, strict=True)]
-        self.x, self.y = sides if len(sides) > 1 else (sides[0], np.zeros(1))
+        self.x, self.y = (*sides, np.zeros(1))[:2]
         self.corners = CORNERS[: len(self.weights), : len(sides)]
         self.values = Values(np.zeros((len(self.y), len(self.x)), dtype=bool))
 

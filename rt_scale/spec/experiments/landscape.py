@@ -231,7 +231,8 @@ class LandscapeSpec(RunSpec):
     def title(self) -> str:
         """Points, networks, encoder and data set."""
         share = "" if self.share is None else f", share {self.share + 1} of {self.split}"
-        others = [each.take for each in (self.x, self.y) if each is not None] or [f"{self.directions} directions"]
+        others: list[str] = [each.take for each in (self.x, self.y) if each is not None]
+        others = others or [f"{self.directions} directions"]
         sides = " x ".join(map(str, self.points))
         through = ", ".join([self.origin.take, *others[:-1]])
         kind = "line" if len(self.points) == 1 else "plane"
