@@ -155,11 +155,11 @@ def _said(runs: Sequence[Analysed[Landscape]]) -> list[str]:
     """What was computed, on how many images, how far."""
     done = sum(int(_of(run).plane.computed.sum()) for run in runs)
     size = sum(_of(run).plane.computed.size for run in runs)
-    images = listed("all images" if number is None else f"{number:,} images" for number in _field(runs, "images"))
     statistics = listed(map(str, _field(runs, "statistics")))
     found = [
-        f"{counted(len(runs), 'plane')}, {done:,} of {size:,} points computed, on {images} of each split. Running "
-        f"statistics of batch norms at a point: {statistics}.",
+        f"{counted(len(runs), 'plane')}, {done:,} of {size:,} points computed, losses on {_images(runs, 'images')} "
+        f"and probes on {_images(runs, 'probe_images')} of each split. Statistics of batch norms at a point, if there "
+        f"are any: {statistics}.",
         "A point (a, b) is origin + a (x - origin) + b (y - origin). Contours: the parameters' norm. Colours span "
         "the paper's range (KL 1e-7 to 1e-3, of embeddings 1e-6 to 1, accuracy 10 to 50 %) if nearly all values are on "
         "it, else their own.",
@@ -169,6 +169,10 @@ def _said(runs: Sequence[Analysed[Landscape]]) -> list[str]:
     if len(runs) > MOST_PLANES:
         found.append(f"The first {MOST_PLANES} are drawn.")
     return found
+
+
+def _images(runs: Sequence[Analysed[Landscape]], name: str) -> str:
+    return listed("all images" if number is None else f"{number:,} images" for number in _field(runs, name))
 
 
 def _field(runs: Sequence[Analysed[Landscape]], name: str) -> list[object]:

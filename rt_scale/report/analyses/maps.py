@@ -20,8 +20,8 @@ from rt_scale.report.analyses.planes import Array, Plane
 Coordinates = Literal["affine", "orthonormal", "orthonormal encoder"]
 """Of a map: affine ones, or orthonormal ones of the whole network or of its encoder alone."""
 
-_HEIGHT = 3.1
-"""Of a panel, in inches."""
+_SIDE = 3.7
+"""Width of a panel, in inches."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,24 @@ class Column:
 
 
 def draw_maps(columns: Sequence[Column], rows: Sequence[str], coordinates: Coordinates, title: str) -> Figure:
-    """A row for each measure and a column for each plane; a row has one scale of colours."""
-    widths = [_width(column.plane, coordinates) for column in columns]
-    figure = Figure((max(sum(widths) + 1.8, 5.2), _HEIGHT * len(rows) + 0.5), layout="constrained")
-    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col", sharey="col", width_ratios=widths)
-    scales = _scales(columns, rows)
+    """A map of each measure of ``rows`` and each plane of ``columns``; a measure has one scale of colours.
+
+    In orthonormal coordinates planes are below each other instead, as they can be long or high.
+    """
+    turned, scales = coordinates != "affine", _scales(columns, rows)
+    widths = [_SIDE] * len(rows if turned else columns)
+    heights = [_height(column.plane, coordinates) for column in columns] if turned else [_SIDE - 0.5] * len(rows)
+    margins = (1.0, 1.6) if turned else (1.8, 0.5)
+    figure = Figure((max(sum(widths) + margins[0], 5.2), sum(heights) + margins[1]), layout="constrained")
+    share: Literal["row", "col"] = "row" if turned else "col"
+    axes = figure.subplots(
+        len(heights), len(widths), squeeze=False, sharex=share, sharey=share, height_ratios=heights
+    )  # fmt: skip
+    panels = axes.T if turned else axes
     for line, name in enumerate(rows):
         norm, extend = scales[name]
         for place, column in enumerate(columns):
-            axis = axes[line][place]
+            axis = panels[line][place]
             if name in column.plane.values:
                 _draw_map(axis, column, name, coordinates, norm)
             else:
@@ -123,22 +132,21 @@ def draw_maps(columns: Sequence[Column], rows: Sequence[str], coordinates: Coord
             if line == 0:
                 axis.set_title(column.title, fontsize=10)
         bar = figure.colorbar(
-            ScalarMappable(norm, measure(name).colours), ax=list(axes[line]), extend=extend, fraction=0.05
-        )
+            ScalarMappable(norm, measure(name).colours), ax=list(panels[line]), extend=extend, fraction=0.05,
+            location="bottom" if turned else "right",
+        )  # fmt: skip
         bar.set_label(measure(name).title, fontsize=9)
         if measure(name).percent:
-            bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            (bar.ax.xaxis if turned else bar.ax.yaxis).set_major_formatter(PercentFormatter(1, decimals=0))
     figure.suptitle(title, fontsize=11)
     return figure
 
 
-def _width(plane: Plane, coordinates: Coordinates) -> float:
-    """Of a panel, in inches: wider for a plane that is long in orthonormal coordinates."""
-    if coordinates == "affine":
-        return _HEIGHT + 0.5
+def _height(plane: Plane, coordinates: Coordinates) -> float:
+    """Of a panel with its title, in inches."""
     places = plane.frame(encoder=coordinates.endswith("encoder")).place(plane.grid).reshape(-1, 2)
     across, up = np.ptp(places, axis=0)
-    return float(np.clip(_HEIGHT * across / up, 1.8, 6.5))
+    return float(np.clip(_SIDE * up / across, 0.7, 4.5)) + 0.4
 
 
 def _scales(columns: Sequence[Column], rows: Sequence[str]) -> Mapping[str, tuple[Normalize, str]]:

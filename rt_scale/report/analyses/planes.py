@@ -82,8 +82,9 @@ class Plane:
 
     @functools.cached_property
     def computed(self) -> NDArray[np.bool_]:
-        """Which points have been measured [H, W]."""
-        found: NDArray[np.bool_] = np.any([np.isfinite(each) for each in self.values.values()], axis=0)
+        """Which points have been measured [H, W]; norms, which follow from the inner products, are known of all."""
+        measured = [np.isfinite(each) for name, each in self.values.items() if not name.startswith("norm")]
+        found: NDArray[np.bool_] = np.any(measured, axis=0)
         return found
 
     def frame(self, *, encoder: bool = False) -> Frame:

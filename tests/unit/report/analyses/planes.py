@@ -30,6 +30,7 @@ def plane_arrays(width: int = 21, height: int = 21, known: float = 1.0, window: 
     values = {"kl_train": kl, "kl_embedding_train": 40 * kl, "linear": linear, "linear_standardized": 0.3 + linear / 9}
     missing = np.random.default_rng(0).random((height, width)) >= known
     values = {name: np.where(missing, np.nan, each) for name, each in values.items()}
+    values["norm"] = np.linalg.norm(VECTORS[0] + np.stack([across, up], -1) @ (VECTORS[1:] - VECTORS[0]), axis=-1)
     return {"x": x, "y": y, "corners": np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])} | grams() | values
 
 

@@ -40,7 +40,7 @@ def test_orthonormal_coordinates_keep_distances_and_are_centred_at_the_least_nor
 
 def test_a_file_is_a_plane_with_its_measures_alone(tmp_path: Path) -> None:
     found = plane(tmp_path, width=5, height=4)
-    assert set(found.values) == {"kl_train", "kl_embedding_train", "linear", "linear_standardized"}
+    assert set(found.values) == {"kl_train", "kl_embedding_train", "linear", "linear_standardized", "norm"}
     assert found.grid.shape == (4, 5, 2)
     assert tuple(found.grid[1, 2]) == (found.x[2], found.y[1])
     assert found.computed.all()
