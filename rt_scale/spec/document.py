@@ -330,8 +330,8 @@ def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Doc
     for key, part in document.items():
         if key in ROLES or not isinstance(part, _NESTED):
             continue
-        own = resolved[key] if origin is None or key == "origin" else _with_same(part, origin, key, seed)
-        resolved[key] = _with_runs(own, lambda run: resolve_same(run, seed))
+        there = resolved[key] if origin is None or key == "origin" else _with_same(part, origin, key, seed)
+        resolved[key] = _with_runs(there, lambda run: resolve_same(run, seed))
     return resolved
 
 
