@@ -29,6 +29,7 @@ _BOUNDS: dict[str, Bounds] = {
     "ends/cosine*": (-1.0, 1.0),
     "ends/permuted": (0.0, 1.0),
     "ends/*": _AT_LEAST_0,
+    "sparsity/*": (0.0, 1.0),
     "features/*/dead_units": (0.0, 1.0),
     "features/*/cka_teacher": (0.0, 1.0),
     "features/*/cosine_teacher": (-1.0, 1.0),

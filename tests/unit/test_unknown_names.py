@@ -23,7 +23,7 @@ from rt_scale.spec.networks import EncoderSpec
 LOGITS = torch.zeros(2, 3)
 SIDE = Outputs(torch.zeros(2, 3), torch.zeros(4, 3))
 NEW: Any = SimpleNamespace(kind="new")
-SPEC: Any = SimpleNamespace(train=SimpleNamespace(batch_size=2), seeds=SimpleNamespace(data=0))
+SPEC: Any = SimpleNamespace(train=SimpleNamespace(batch_size=2), seeds=SimpleNamespace(ordering=0))
 DATA: Any = SimpleNamespace(train=None)
 CASES: dict[str, Callable[[], object]] = {
     "objective": lambda: distance("new", LOGITS, LOGITS),

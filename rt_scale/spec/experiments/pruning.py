@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import Field
 
 from rt_scale.spec.networks import part_flags
-from rt_scale.spec.part import MOST, Part
+from rt_scale.spec.part import Part
 from rt_scale.spec.schedule import Moment, parse
 
 if TYPE_CHECKING:
     from rt_scale.spec.experiments.training import TrainingSpec
+
+MOST_ROUNDS = 300
+"""Most rounds: specs of long chains are followed recursively."""
 
 
 class PruneSpec(Part):
@@ -20,7 +23,7 @@ class PruneSpec(Part):
     Round r prunes the weights of least magnitude at the end of round r - 1, rewinds the others, and trains again.
     """
 
-    round: int = Field(ge=0, le=MOST)
+    round: int = Field(ge=0, le=MOST_ROUNDS)
     """Number of prunings; 0 is the run without prune, the same one for every rewind."""
     fraction: float = Field(0.2, gt=0, lt=1)
     """Share of the remaining weights that a round prunes, rounded up to a whole weight; of equal magnitudes those go

@@ -17,7 +17,7 @@ from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
-from tests.unit.experiments.test_stop import MOVING, files, rows, state
+from tests.unit.experiments.test_stop import BEHIND, MOVING, files, rows, state
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -34,7 +34,7 @@ def going_on(changes: dict[str, Any], stop: str, **more: Any) -> dict[str, Any]:
     return {**changes, "student": {"start_from": start}}
 
 
-@pytest.mark.parametrize("changes", [MOVING, SUPERVISED], ids=["distill", "supervise"])
+@pytest.mark.parametrize("changes", [MOVING, BEHIND, SUPERVISED], ids=["average", "an epoch behind", "supervise"])
 @pytest.mark.parametrize(("stop", "step"), [("2ep", 8), ("6it", 6), ("0ep", 0)])
 def test_it_ends_as_the_whole_run_bit_for_bit(
     tiny: Tiny, settings: Make, changes: dict[str, Any], stop: str, step: int

@@ -13,14 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.base import check
+from rt_scale.experiments.base import check, unfinished
 from rt_scale.experiments.batched import run_batched
 from rt_scale.experiments.flops import run_length
 from rt_scale.experiments.networks import load_network, load_weights
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.experiments.pruning import MOST_ROUNDS
+from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
@@ -114,6 +115,16 @@ def test_a_round_needs_the_one_before_and_the_moment_that_it_goes_back_to(tiny: 
     assert len(names) == 6
     assert tiny(at(1, "0it")).name == tiny(at(1)).name
     assert second.shape == tiny(BASE).shape
+
+
+def test_the_longest_chain_is_named_and_found_quickly(tiny: Tiny, tmp_path: Path) -> None:
+    last, store = tiny(at(MOST_ROUNDS, "1ep")), Store(tmp_path)
+    runs = all_runs([last])
+    assert len(runs) == MOST_ROUNDS + 2
+    assert runs[-1] is last
+    assert {each.name for each in unfinished(last, store)} == {each.name for each in runs}
+    with pytest.raises(ValueError, match="less than or equal"):
+        tiny(at(MOST_ROUNDS + 1))
 
 
 def test_rewound_momentum_and_order_go_on_from_there(tiny: Tiny, settings: Make) -> None:
