@@ -176,9 +176,11 @@ class PlaneRun:
         groups = np.split(order, range(TOGETHER, len(order), TOGETHER))
         return groups if self.spec.share is None else groups[self.spec.share :: self.spec.split]
 
-    def _at(self, group: np.ndarray) -> np.ndarray:
-        """Affine coordinates [n, axes] of points (row, column) [n, 2]."""
-        return np.stack([self.x[group[:, 1]], self.y[group[:, 0]]], axis=1)[:, : len(self.spec.points)]
+    def _at(self, group: np.ndarray) -> list[Weights]:
+        """The networks at points (row, column) [n, 2]."""
+        axes = len(self.spec.points)
+        points = np.stack([self.x[group[:, 1]], self.y[group[:, 0]]], axis=1)[:, :axes]
+        return [combined(self.weights, shares(*point)) for point in points]
 
     def _put(self, groups: Sequence[np.ndarray], mine: Mapping[str, np.ndarray] | None) -> None:
         """Put the values of groups, of which each rank has measured one, or none."""
@@ -191,11 +193,8 @@ class PlaneRun:
         for group, values in zip(groups, table.numpy(), strict=True):
             self.values.put(group, {name: values[: len(group), each] for each, name in enumerate(names)})
 
-    def _measure(self, points: np.ndarray) -> dict[str, np.ndarray]:
-        """The values [n] of each measure at the points [n, axes], in affine coordinates."""
-        return self._measured([combined(self.weights, shares(*point)) for point in points])
-
-    def _measured(self, networks: Sequence[Weights]) -> dict[str, np.ndarray]:
+    def _measure(self, networks: Sequence[Weights]) -> dict[str, np.ndarray]:
+        """The values [n] of each measure of networks."""
         found = self.measures.measure(networks)
         return {name: np.array([each[name] for each in found]) for name in self.spec.measures}
 
@@ -251,7 +250,7 @@ class PlaneRun:
         for other in filter(None, (spec.coarse, *spec.shares)):
             self.values.take(self._values_of(other), 1 if other.points == spec.points else 2)
         if not self.values.corners:
-            self.values.corners = self.context.group.by_first(lambda: self._measured([*self.weights, *self.path]))
+            self.values.corners = self.context.group.by_first(lambda: self._measure([*self.weights, *self.path]))
         for measure in self.values.corners:
             self.values.grids.setdefault(measure, np.full(self.values.done.shape, np.nan))
         known = self.values.corners | self._norms(self.corners)
