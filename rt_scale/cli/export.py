@@ -44,7 +44,8 @@ Written = tuple[dict[str, object], str]
 def export(
     files: Annotated[list[Path], typer.Argument(parser=read_path, help=f"{GIVEN}.")],
     to: Annotated[
-        Literal["csv", "parquet", "mlflow", "wandb"] | None, typer.Option(help="Tables, or folders of a tracker.")
+        Literal["csv", "parquet", "vtp", "mlflow", "wandb"] | None,
+        typer.Option(help="Tables, planes (for ParaView, and as npz), or folders of a tracker."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -62,13 +63,15 @@ def export(
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write sweeps as two tables, runs and curves, or for another tracker; or the encoder of a run."""
+    """Write sweeps as two tables, runs and curves, their planes, or for a tracker; or the encoder of a run."""
     _check_together(to, weights, out, of_encoder=bool(form or network or step is not None))
     place, sweeps = open_runs(files, assigned(overrides, imports), store)
     place.refresh()
     data = find_data_dir(data_dir)
     if to == "csv" or to == "parquet":
         written, said = _tables(place, sweeps, to, out, data)
+    elif to == "vtp":
+        written, said = _planes(sweeps, out)
     elif to is not None:
         written, said = _for_tracker(sweeps, to, out)
     else:
@@ -83,7 +86,7 @@ def export(
 def _check_together(to: str | None, weights: Path | None, out: Path | None, of_encoder: bool) -> None:
     """Refuse options that do not belong together; ``of_encoder``: whether one of an encoder's own was given."""
     if (to is None) == (weights is None):
-        raise InputError("Give either --to csv, parquet, mlflow or wandb, or --weights FOLDER for an encoder.")
+        raise InputError("Give either --to csv, parquet, vtp, mlflow or wandb, or --weights FOLDER for an encoder.")
     if to is not None and of_encoder:
         raise InputError("--as, --network and --step are of an encoder: give them with --weights FOLDER.")
     if weights is not None and out is not None:
@@ -117,6 +120,16 @@ def _for_tracker(sweeps: Sequence[SweepRuns], tracker: Literal["mlflow", "wandb"
     opens = {"mlflow": f"mlflow ui --backend-store-uri sqlite:///{place}/mlflow.db",
              "wandb": f"wandb sync {place}/wandb/offline-run-*"}  # fmt: skip
     return {"path": str(out), "runs": runs}, f"{counted(runs, 'run')} in {out}; next: {opens[tracker]}"
+
+
+def _planes(sweeps: Sequence[SweepRuns], out: Path | None) -> Written:
+    from rt_scale.report.analyses.surfaces import export_planes
+
+    if out is None:
+        raise InputError("Say with --out which folder is for the planes.")
+    paths = export_planes(sweeps, out)
+    said = f"{counted(len(paths) // 2, 'plane')} in {out}, each as vtp (ParaView: Warp By Scalar) and as npz"
+    return {"files": [str(path) for path in paths]}, said
 
 
 def _tables(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -14,8 +14,10 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from rt_scale.report.analyses.maps import Column, measure
-from rt_scale.report.analyses.planes import Array, Plane
+from rt_scale.report.analyses.planes import PLANE, Array, Plane, read_plane
+from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import write_bytes
+from rt_scale.store.sweep_runs import SweepRuns
 
 _LIFT = 0.03
 """How far above the surface the networks are marked, as a share of its height."""
@@ -109,6 +111,21 @@ def _plain(values: Array) -> Any:
     if values.ndim > 1:
         return [_plain(each) for each in values]
     return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
+
+
+def export_planes(sweeps: Iterable[SweepRuns], folder: Path) -> list[Path]:
+    """Write the planes of sweeps, finished or not, as :func:`write_planes` does, each by the name of its run.
+
+    InputError: there are none.
+    """
+    runs = {point.spec.name: sweep.store.run(point.spec) for sweep in sweeps for point in sweep.points}
+    begun = {name: path for name, run in runs.items() if (path := run.artifacts / PLANE).exists()}
+    if not begun:
+        raise InputError(
+            f"None of these runs ({len(runs)}) has a plane: run one of kind landscape first, or name the store with "
+            "--store."
+        )
+    return [written for name, path in begun.items() for written in write_planes(read_plane(path), folder / name)]
 
 
 def write_planes(plane: Plane, path: Path) -> list[Path]:

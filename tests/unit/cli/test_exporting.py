@@ -74,6 +74,13 @@ def test_set_and_out(export: Callable[..., str], files: list[Path], tmp_path: Pa
     assert pq.read_table(tmp_path / "out" / "runs.parquet")["label"].to_pylist() == ["base,seed=0"]
 
 
+def test_planes_need_a_place_and_a_plane(export: Callable[..., str], files: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--out"):
+        export(files[0], "--to", "vtp")
+    with pytest.raises(InputError, match="kind landscape"):
+        export(files[0], "--to", "vtp", "--out", tmp_path / "out")
+
+
 def test_several_sweeps_need_a_place(export: Callable[..., str], files: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="2 sweeps go into one pair of tables; say where with --out FOLDER"):
         export(*files, "--to", "parquet")
@@ -84,7 +91,7 @@ def test_several_sweeps_need_a_place(export: Callable[..., str], files: list[Pat
     ]  # fmt: skip
 
 
-def test_the_kind_of_file_is_one_of_four(files: list[Path]) -> None:
+def test_the_kind_of_file_is_one_of_those_known(files: list[Path]) -> None:
     ended = CliRunner().invoke(app, ["export", str(files[0]), "--to", "xlsx"])
     assert ended.exit_code == 2
     assert "--to" in ended.output

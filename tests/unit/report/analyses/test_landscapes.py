@@ -11,7 +11,9 @@ from PIL import Image
 from rt_scale.experiments.other_data import DataHere
 from rt_scale.report.analyses.base import Analysis, Asked
 from rt_scale.report.analyses.landscapes import FIGURES, analysis, landscape_runs, network_symbol, network_words
+from rt_scale.report.analyses.surfaces import export_planes
 from rt_scale.report.report import make_report
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.experiments.landscape import LandscapeSpec
 from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import SweepSpec
@@ -129,3 +131,12 @@ def test_a_page_of_planes_is_drawn_before_any_is_finished(store: Store, tmp_path
     assert "http-equiv" in page
     assert {judged.verdict.word for judged in report.verdicts} == {"undecided"}
     assert all(path.exists() for path in report.files)
+
+
+def test_planes_are_exported_by_the_names_of_their_runs(store: Store, tmp_path: Path) -> None:
+    written = export_planes([SweepRuns(SWEEP, POINTS, store)], tmp_path / "out")
+    names = [point.spec.name for point in POINTS[:2]]
+    assert [path.name for path in written] == [f"{name}.{form}" for name in names for form in ("vtp", "npz")]
+    assert all(path.exists() for path in written)
+    with pytest.raises(InputError, match="None of these runs"):
+        export_planes([SweepRuns(SWEEP, POINTS[2:], store)], tmp_path / "out")
