@@ -13,7 +13,7 @@ from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.experiments.landscape import LandscapeSpec
 
 if TYPE_CHECKING:
-    from rt_scale.data.datasets.base import DataInfo
+    from rt_scale.data.meta import DataInfo
     from rt_scale.experiments.context import Context
     from rt_scale.experiments.flops import RunWork, Work
 
