@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.meta import DataInfo
 from rt_scale.experiments.base import Length
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
