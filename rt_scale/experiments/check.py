@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Iterable
 
-from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.meta import DataInfo
 from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder
@@ -61,6 +61,7 @@ def fits(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:
     _fits_batch_norms(spec, samples, size)
     _fits_schedules(spec, samples)
     _fits_stop(spec, samples)
+    _fits_curvature(spec, data)
     if isinstance(data, Prepared):
         _fits_samples(spec, data)
         _fits_labels(spec, data)
@@ -133,6 +134,18 @@ def _fits_stop(spec: TrainingSpec, samples: int) -> None:
         raise InputError(
             f"{field} after {counted(first, 'step')}, but this run ends after {counted(end, 'step')}: nothing is left "
             "to train. Take an earlier moment."
+        )
+
+
+def _fits_curvature(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:
+    if (asked := spec.probe.curvature) is None:
+        return
+    least = len(data.info.classes) if isinstance(data, Prepared) and data.info.labelled else 1
+    samples = training_samples(spec, data)
+    if not least <= asked.images <= samples:
+        raise InputError(
+            f"probe.curvature.images is {asked.images}, but it takes one image a class, so at least {least}, and there "
+            f"are {samples:,} training images: give a number from {least} to {samples}."
         )
 
 

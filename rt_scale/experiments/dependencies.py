@@ -131,7 +131,11 @@ def round_mask(round_: Pruned, student: Network, store: Store) -> Kept:
 def _draw(network: Taken, store: Store, data: Sets | None) -> dict[str, Tensor]:
     """The network as its run's start draws it."""
     run = network.run
-    assert data is not None, f"{run.name} has images"
+    if data is None:
+        raise InputError(
+            f"The {network.take} of run {run.name} is drawn for the images of '{run.data.name}', but the kind of run "
+            "that takes it opens no data set: let its spec name one in data_sets."
+        )
     sets = data.starts[run.name]
     weights = {role: _of_part(start, store, sets) for role, start in network.origins.items()}
     pair = build_pair(run, sets.main.info.channels, run.data.size or sets.main.info.size, weights)

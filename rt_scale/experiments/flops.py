@@ -6,7 +6,7 @@ How long it takes follows from the rates of a device, which are assumed here or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.meta import DataInfo
 from rt_scale.experiments.base import Length
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
@@ -212,6 +212,8 @@ class _Counter:
         if self.spec.learns_labels:
             tested = self._classifying() if roles else self._classifying() + self._embedding(self.size)
             evaluation += tested * (self.info.test / self.batch)
+        if (curvature := self.spec.probe.curvature) is not None:  # a product is a step, and a backward pass of it
+            evaluation += self._student() * (3 * curvature.products * curvature.images / self.batch)
         # The last batch of an epoch may be smaller.
         step = self._step() * (self.samples / self.batch / run_length(self.spec, self.info.train).epoch)
         return RunWork(Phase(start, once), Phase(step), Phase(evaluation, fit * each))
@@ -226,7 +228,7 @@ class _Counter:
 
     def _step(self) -> Work:
         views, seen = self._views()
-        student = self._passes(lambda: torch.autograd.backward(self.network.of_views(views).sum()), backward=True)
+        student = self._student(views)
         parameters = list(self.network.parameters())
         update = Work(
             traffic=OPTIMIZER_PASSES * sum(each.numel() * each.element_size() for each in parameters),
@@ -235,6 +237,11 @@ class _Counter:
         logits = len(views) * self.batch * self.spec.projector.out_dim
         made = sum(view.numel() for view in views) * (1 if self.spec.augment.kind == "none" else AUGMENT_PASSES)
         return student + update + self._teacher(seen) + Work(traffic=4 * (OBJECTIVE_PASSES * logits + made))
+
+    def _student(self, views: Sequence[Tensor] = ()) -> Work:
+        """Forward and backward pass of a batch's views, or of its images."""
+        views = views or [self._images(self.size)]
+        return self._passes(lambda: torch.autograd.backward(self.network.of_views(views).sum()), backward=True)
 
     def _views(self) -> tuple[list[Tensor], list[Tensor]]:
         """The student's views, and the teacher's among them."""

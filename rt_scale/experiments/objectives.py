@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional
 
 from rt_scale.data.augment.draws import augment_generator
 from rt_scale.data.augment.views import augmented_inputs
-from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import Loader
+from rt_scale.data.loaders.resident import Resident, ResidentLoader
+from rt_scale.data.meta import DataInfo
 from rt_scale.data.prepared import NoiseSet, Prepared
-from rt_scale.data.subsets import noisy_labels
+from rt_scale.data.subsets import nested_subset, noisy_labels
 from rt_scale.experiments.check import constant_targets
 from rt_scale.experiments.context import Context
 from rt_scale.losses.distances import view_pairs
 from rt_scale.losses.own import load_objective
-from rt_scale.models.networks import Network
+from rt_scale.models.networks import Network, Pair
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.training.distillation import CachedTargets, ComputedTargets, Distillation, Supervision, Targets, Views
 from rt_scale.training.distributed import ALONE, Group
@@ -99,11 +104,15 @@ def build_objective(
             targets(), views, spec.precision,
             name=spec.objective.name, pairs=pairs, sharpenings=sharpenings, own=own,
         )  # fmt: skip
+    return Supervision(training_labels(spec, data, subset).to(device), views, spec.precision)
+
+
+def training_labels(spec: TrainingSpec, data: Prepared | NoiseSet, subset: np.ndarray | None) -> Tensor:
+    """The labels that a supervised run learns, int64 [N] on the CPU; arguments as of ``build_objective``."""
     assert isinstance(data, Prepared)  # check refuses drawn images
     # Noise before the subset, so that nested subsets have the same labels.
     labels = noisy_labels(data.train.labels, spec.objective.label_noise, len(data.info.classes), spec.seeds.data)
-    labels = labels if subset is None else labels[subset]
-    return Supervision(torch.from_numpy(labels).to(device), views, spec.precision)
+    return torch.from_numpy(labels if subset is None else labels[subset])
 
 
 def build_targets(spec: TrainingSpec, info: DataInfo, teacher: Network, loader: Loader, context: Context) -> Targets:
@@ -118,3 +127,72 @@ def build_targets(spec: TrainingSpec, info: DataInfo, teacher: Network, loader: 
         return CachedTargets(
             teacher, loader.sequential(), loader.samples, inputs, group=context.group, check_stop=context.check_stop
         )
+
+
+class CleanLoss:
+    """The loss of a run on ``probe.curvature.images`` training images without augmentation, differentiable twice.
+
+    In batches of nearly ``train.batch_size``. Networks are in the mode in which they train, and keep their running
+    statistics. It is in the parameters' dtype, without autocast.
+
+    Args:
+        subset, sharpenings: as of ``build_objective``; centres stay.
+        pair: teacher and student, in their state at each call.
+        loader: of the run; drawn inputs are its first ones.
+        inputs: from ``clean_inputs``.
+        resident: images that are on the device already.
+    """
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        data: Prepared | NoiseSet,
+        subset: np.ndarray | None,
+        pair: Pair,
+        sharpenings: Mapping[str, Sharpening],
+        loader: Loader,
+        inputs: Callable[[Tensor], Tensor],
+        resident: Resident | None = None,
+    ) -> None:
+        assert spec.probe.curvature is not None
+        self.spec, self.pair, self.sharpenings, count = spec, pair, sharpenings, spec.probe.curvature.images
+        chosen = np.arange(count)
+        if isinstance(data, Prepared):
+            among = np.arange(len(data.train.labels)) if subset is None else subset
+            chosen = nested_subset(data.train.labels[among], count, spec.seeds.data)
+            loader = ResidentLoader(
+                data.train, batch_size=loader.batch_size, seed=0, device=loader.device, subset=among[chosen],
+                resident=resident,
+            )  # fmt: skip
+        batches = itertools.islice(loader.sequential(), math.ceil(count / loader.batch_size))
+        x = torch.cat([inputs(batch.images) for batch in batches])[:count]
+        y = training_labels(spec, data, subset)[chosen].to(x.device) if spec.learns_labels else torch.zeros(count)
+        parts = math.ceil(count / loader.batch_size)
+        self.batches = list(zip(torch.tensor_split(x, parts), torch.tensor_split(y, parts), strict=True))
+        self.own = None if spec.objective.plugin is None else load_objective(spec.objective)
+
+    def parts(self, step: int) -> list[Callable[[], Tensor]]:
+        """Functions whose sum is the mean loss over the images, at the temperatures of optimiser step ``step``."""
+        total = sum(len(x) for x, _ in self.batches)
+        return [functools.partial(self._part, x, y, len(x) / total, step) for x, y in self.batches]
+
+    def _part(self, x: Tensor, y: Tensor, share: float, step: int) -> Tensor:
+        logits = _without_trace(self.pair.student, x)
+        if self.spec.learns_labels:
+            return functional.cross_entropy(logits, y) * share
+        with torch.no_grad():
+            targets = self.sharpenings["teacher"].unmoved(_without_trace(self.pair.teacher, x), step)
+        logits = self.sharpenings["student"].unmoved(logits, step)
+        if self.own is not None:
+            return self.own(logits, targets) * share
+        if self.spec.objective.name == "mse":
+            return functional.mse_loss(logits, targets) * share
+        # KL differs by the teacher's entropy, which has no derivative.
+        return functional.cross_entropy(logits, targets.softmax(dim=1)) * share
+
+
+def _without_trace(network: Network, x: Tensor) -> Tensor:
+    """Logits [B, m]; buffers, the running statistics, stay as they are."""
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    logits: Tensor = functional_call(network, buffers, (x,))
+    return logits

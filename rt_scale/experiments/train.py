@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from rt_scale.data.loaders.choose import training_loader, training_subset
@@ -10,6 +11,7 @@ from rt_scale.experiments.context import Context
 from rt_scale.experiments.dependencies import MASK, START, TEACHER, StartWeights, read_end, round_mask
 from rt_scale.experiments.evaluation import Evaluation, build_probers
 from rt_scale.experiments.objectives import (
+    CleanLoss,
     build_objective,
     build_sharpenings,
     build_targets,
@@ -18,8 +20,10 @@ from rt_scale.experiments.objectives import (
 )
 from rt_scale.experiments.own import reproducible
 from rt_scale.models.networks import Pair, build_pair, to_device
+from rt_scale.probes.curvature import curvature
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.metrics import is_constant, probe_group
+from rt_scale.spec.run import stream
 from rt_scale.spec.schedule import duration_steps
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.results import Best
@@ -74,7 +78,7 @@ class TrainingRun:
         self.sharpenings = build_sharpenings(spec, **steps, group=group)
         inputs = clean_inputs(spec, info, execution.channels_last)
         probers = build_probers(spec, data, self.loader, inputs, group, kept, context.stop)
-        pair = Pair(self.teacher, self.student)
+        self.pair = pair = Pair(self.teacher, self.student)
         self.evaluation = Evaluation(spec, probers, pair, self.initial, context.observer.stage, context.check_stop)
         self.trained = accelerated(self.student, self.loader.batch_size, execution.accelerate)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
@@ -245,11 +249,29 @@ class TrainingRun:
         progress = self.progress
         progress.evaluate_first = True
         # Constant values are logged again, not measured again: each curve has a line to compare with.
-        values = self.constant | self.evaluation.changing()
+        values = self.constant | self.evaluation.changing() | self._curvature()
         progress.evaluate_first = False
         self._report_slower()
         self.context.log(progress.step, progress.step / self.loader.steps, values)
         self.context.observer.stage("training")
+
+    @functools.cached_property
+    def _clean_loss(self) -> CleanLoss:
+        inputs = clean_inputs(self.spec, self.data.info, self.context.execution.channels_last)
+        return CleanLoss(
+            self.spec, self.data, self.subset, self.pair, self.sharpenings, self.loader, inputs,
+            self.context.options.resident,
+        )  # fmt: skip
+
+    def _curvature(self) -> dict[str, float]:
+        """The curvature of the loss, if the spec asks for it."""
+        asked = self.spec.probe.curvature
+        if asked is None:
+            return {}
+        self.context.observer.stage("the curvature of the loss")
+        losses = self._clean_loss.parts(max(0, self.progress.step - 1))
+        seed = stream("curvature", self.spec.seeds.probe)
+        return curvature(asked, losses, list(self.student.parameters()), seed, self.context.check_stop)
 
     def _report_slower(self) -> None:
         """Report the parts of the run that could not be compiled or graphed."""

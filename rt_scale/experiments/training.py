@@ -52,6 +52,11 @@ class Training(Experiment[TrainingSpec]):
     def check_workers(self, spec: TrainingSpec, data: Sets | None, workers: int) -> None:
         """Refuse more workers than images in a batch or in a split."""
         assert data is not None
+        if spec.probe.curvature is not None:
+            raise InputError(
+                f"{workers} workers were asked for, but the curvature of a loss is measured by one. Leave workers at "
+                "1, or leave out probe.curvature."
+            )
         counts = {"train.batch_size": spec.train.batch_size, "data.samples": training_samples(spec, data.main)}
         if not isinstance(data.main, NoiseSet):
             counts[f"the number of test images of '{spec.data.name}'"] = len(data.main.test.labels)

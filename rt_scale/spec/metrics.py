@@ -29,6 +29,8 @@ _BOUNDS: dict[str, Bounds] = {
     "ends/cosine*": (-1.0, 1.0),
     "ends/permuted": (0.0, 1.0),
     "ends/*": _AT_LEAST_0,
+    "curvature/residual_*": _AT_LEAST_0,
+    "curvature/trace_error": _AT_LEAST_0,
     "sparsity/*": (0.0, 1.0),
     "features/*/dead_units": (0.0, 1.0),
     "features/*/cka_teacher": (0.0, 1.0),
@@ -119,4 +121,5 @@ def training_metrics(probe: ProbeSpec, *, own: bool, learns_labels: bool) -> dic
             names |= {extra_name(ProbeName(role, each.metric, data)): "probe" for each in probe.extra}
     if learns_labels:
         names |= {"test/loss": "probe", "test/accuracy": "probe"}
-    return names | dict.fromkeys(_STATISTICS if probe.statistics else (), "probe")
+    described = _STATISTICS if probe.statistics else ()
+    return names | dict.fromkeys((*described, *(probe.curvature.metrics if probe.curvature else ())), "probe")

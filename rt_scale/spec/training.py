@@ -126,6 +126,42 @@ class OwnProbe(Plugged):
         return self.name.partition(":")[2]
 
 
+class CurvatureSpec(Part):
+    """The Hessian of the student's training loss, in all parameters, on training images without augmentation.
+
+    In batches of train.batch_size, whose statistics batch norms use, as in training. Not a probe of the paper.
+    """
+
+    images: int = Field(256, ge=1, le=MOST)
+    """Training images that the loss is the mean over, balanced over the classes; at least one a class."""
+    eigenvalues: int = Field(2, ge=0, le=1000)
+    """How many of largest magnitude, with their signs; 0: none."""
+    iterations: int = Field(30, ge=1, le=MOST)
+    """Most products of the Hessian with a vector for an eigenvalue (power iteration)."""
+    vectors: int = Field(10, ge=0, le=MOST)
+    """Random vectors for the trace (Hutchinson's estimator), at least 2 for its standard error; 0: no trace."""
+
+    @model_validator(mode="after")
+    def _something(self) -> CurvatureSpec:
+        if self.vectors == 1:
+            raise ValueError("one vector gives a trace without its error: set vectors to 2 or more, or to 0")
+        if not self.eigenvalues and not self.vectors:
+            raise ValueError("nothing would be measured: set eigenvalues to 1 or more, or vectors to 2 or more")
+        return self
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of its metrics."""
+        numbers = range(1, self.eigenvalues + 1)
+        eigenvalues = tuple(f"curvature/{name}_{each}" for each in numbers for name in ("eigenvalue", "residual"))
+        return (*eigenvalues, *(("curvature/trace", "curvature/trace_error") if self.vectors else ()))
+
+    @property
+    def products(self) -> int:
+        """Most products of the Hessian with a vector."""
+        return self.eigenvalues * self.iterations + self.vectors
+
+
 class ProbeSpec(Part):
     """How labels measure the quality of embeddings (paper, section 3 'Probing', appendix C.1)."""
 
@@ -161,7 +197,8 @@ class ProbeSpec(Part):
     statistics: bool = added(False)
     """Whether every probing also measures rank, dead units and agreement with the teacher of the embeddings, and
     distance and angle of encoder and projector from start and teacher."""
-
+    curvature: CurvatureSpec | None = added(None)
+    """Whether every probing also measures the curvature of the training loss, e.g. {} or {eigenvalues: 5}; null: no."""
     extra: tuple[OwnProbe, ...] = added((), strict=False)
     """Probes of yours, e.g. [{name: my_probes:centroids, args: {k: 3}}]; embeddings are as the encoder gives them."""
 

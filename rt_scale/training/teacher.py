@@ -48,6 +48,13 @@ class Sharpening:
     def __call__(self, logits: Tensor, step: int) -> Tensor:
         """Centred and scaled logits [rows, m] at optimiser step ``step`` (from 0); updates the centre."""
         centre = None if self.momentum is None else self._moved(self.group.mean_of_rows(logits), step)
+        return self._around(centre, logits, step)
+
+    def unmoved(self, logits: Tensor, step: int) -> Tensor:
+        """The same, but the centre stays."""
+        return self._around(self.centre, logits, step)
+
+    def _around(self, centre: Tensor | None, logits: Tensor, step: int) -> Tensor:
         sharpened = logits if centre is None else logits - centre
         temperature = self._temperature(step)
         return sharpened if temperature == 1 else sharpened / temperature

@@ -140,6 +140,11 @@ def test_a_damaged_file_is_not_drawn_over(tiny: Tiny, settings: Make) -> None:
         run(spec, given)
 
 
+def test_a_kind_without_data_cannot_draw(tiny: Tiny, settings: Make) -> None:
+    with pytest.raises(InputError, match="opens no data set: let its spec name one in data_sets"):
+        weights_of(of(tiny(), "init"), settings().store, None)
+
+
 def test_a_start_on_other_images_is_drawn_for_them(tiny: Tiny, settings: Make, colours: Prepared) -> None:
     spec, given = tiny({"data": {"name": "colours"}}), settings()
     data = check(spec, given.data_dir)

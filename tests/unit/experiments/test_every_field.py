@@ -27,6 +27,7 @@ LABELS = {"kind": "supervise", "projector.out_dim": 10}
 OPEN = {"student": {}}
 """Without an alpha, which is another form of where the student starts."""
 ELSEWHERE = {"same_but": {"student": {"alpha": 0.5}}}
+CURVATURE = {"probe.curvature": {"images": 20, "eigenvalues": 1, "iterations": 2, "vectors": 2}}
 CROP_FLIP = {"augment": {"kind": "crop_flip", "padding": 2}}
 VIEWS: dict[str, Any] = {
     "augment": {
@@ -127,6 +128,11 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "probe.own": ({"probe.also": ["noise"]}, False, "probe/student/linear"),
     "probe.baselines": ({}, False, "probe/teacher/linear"),
     "probe.statistics": ({"probe.statistics": True}, False, "features/student/effective_rank"),
+    "probe.curvature": (CURVATURE, None, "curvature/trace"),
+    "probe.curvature.images": (CURVATURE, 40, "curvature/trace"),
+    "probe.curvature.eigenvalues": (CURVATURE, 0, "curvature/eigenvalue_1"),
+    "probe.curvature.iterations": (CURVATURE, 1, "curvature/eigenvalue_1"),
+    "probe.curvature.vectors": (CURVATURE, 3, "curvature/trace"),
     "seeds.teacher": ({}, 1, "probe/teacher/knn"),
     "seeds.student": ({}, 1, "distance/from_teacher"),
     "seeds.data": ({}, 1, "probe/input/linear"),

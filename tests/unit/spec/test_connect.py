@@ -14,9 +14,11 @@ from rt_scale.spec.experiments.connect import ConnectSpec
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.metrics import metric_bounds
-from rt_scale.spec.run import RunSpec, all_runs
+from rt_scale.spec.run import RunSpec, SeedSpec, all_runs
+from rt_scale.spec.schedule import parse
 from rt_scale.spec.schema import run_schema, sweep_schema
 from rt_scale.spec.sweep import SweepSpec
+from tests.unit.spec.sweep_files import hashes, runs
 
 RUN: dict[str, Any] = {
     "kind": "supervise",
@@ -119,7 +121,7 @@ def test_what_is_logged_has_bounds() -> None:
         ({"ends": {**FAMILY, "vary": "data.size", "values": [8, 16]}}, ["sizes 8 and 16"]),
         ({"ends": {**FAMILY, "run": {**RUN, "kind": "distill"}}}, ["end 0", "distill", "labels"]),
         ({"ends": {**FAMILY, "run": {**RUN, "kind": "connect"}}}, ["'connect' is not known", "supervise"]),
-        ({"ends": {**FAMILY, "vary": "seeds.ordr"}}, ["ends.vary", "seeds.ordr", "'seeds.order'"]),
+        ({"ends": {**FAMILY, "vary": "seeds.ordr"}}, ["ends", "vary", "seeds.ordr", "'seeds.order'"]),
         ({"ends": {**FAMILY, "values": [1, "a"]}}, ["ends.run.seeds.order", "'a'"]),
         ({"ends": {**FAMILY, "valus": [1]}}, ["ends.valus", "'values'"]),
         ({"ends": {**FAMILY, "run": {**RUN, "dta": {}}}}, ["ends.run.dta", "'data'"]),
@@ -212,3 +214,37 @@ def test_editors_know_both_forms(document: dict[str, Any], valid: bool) -> None:
 
 def test_it_starts_from_whole_runs() -> None:
     assert all(isinstance(run, TrainingSpec) for run in connect().dependencies)
+
+
+@pytest.mark.parametrize("folder", ["paper", "small"])
+def test_figure_9_goes_from_a_fresh_start_and_from_a_student(folder: str) -> None:
+    fresh, student = [], []
+    for spec in runs(folder, "fig9"):
+        assert isinstance(spec, ConnectSpec)
+        (student if spec.run.starts else fresh).append(spec)
+        assert (spec.statistics, spec.splits, spec.align) == ("estimated", ("test", "train"), "none")
+    assert len(fresh) == len(student) == 3
+    for one, other in zip(fresh, student, strict=True):
+        (start,) = other.run.starts
+        assert (start.take, start.part) == ("student", "encoder")
+        assert start.run.seeds == SeedSpec(**dict.fromkeys(("teacher", "student", "data", "probe"), one.seeds.data))
+        alone = other.run.model_copy(update={"student": one.run.student})
+        assert alone == one.run, "nothing else differs"
+        assert start.run.encoder == one.run.encoder
+        if folder == "paper":
+            assert start.run.hash in hashes("paper", "fig1")
+
+
+def test_figure_9_has_the_papers_recipe() -> None:
+    """Appendix E.5, table 'IMP training', and section 6: five orders; the authors' 50 points."""
+    for spec in runs("paper", "fig9"):
+        assert isinstance(spec, ConnectSpec)
+        assert (len(spec.ends), spec.points, len(spec.pairs), spec.images) == (5, 50, 10, None)
+        train, augment = spec.run.train, spec.run.augment
+        assert (train.epochs, train.batch_size, augment.kind, augment.padding, augment.flip) == (
+            160, 256, "crop_flip", 4, 0.5,
+        )  # fmt: skip
+        assert (train.optimizer.name, train.optimizer.momentum, train.optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
+        rate = parse(train.optimizer.lr)
+        rates = [rate.value(epoch * 196, 160 * 196, 196) for epoch in (0, 79, 80, 119, 120, 159)]
+        assert rates == [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]

@@ -67,6 +67,9 @@ def test_what_is_measured_once_a_run() -> None:
         ("features/teacher/effective_rank", (0, math.inf)),
         ("features/student/dead_units", (0, 1)),
         ("features/student/cosine_teacher", (-1, 1)),
+        ("curvature/residual_1", (0, math.inf)),
+        ("curvature/trace_error", (0, math.inf)),
+        ("curvature/eigenvalue_1", (-math.inf, math.inf)),
         ("of my own", (-math.inf, math.inf)),
     ],
 )

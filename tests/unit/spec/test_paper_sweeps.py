@@ -14,7 +14,7 @@ from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.networks import PAPER
 from rt_scale.spec.run import RunSpec, SeedSpec
-from tests.unit.spec.sweep_files import FILES, ORDER, ROOT, hashes, head, load, runs, values
+from tests.unit.spec.sweep_files import ANALYSES, FILES, ORDER, ROOT, hashes, head, load, runs, values
 
 BOTH = {"resnet18", "vgg11"}
 CIFAR5M = (500, 1_000, 2_000, 5_000, 10_000, 15_000, 50_000, 100_000, 200_000, 750_000, 1_000_000, 5_000_000)
@@ -29,24 +29,25 @@ def default(encoder: str, seed: int) -> RunSpec:
 
 
 def test_there_is_a_file_and_a_twin_for_each_experiment() -> None:
-    for folder in ("paper", "small"):
-        assert {path.stem for path in (ROOT / "sweeps" / folder).iterdir()} == set(ORDER)
+    for folder, more in (("paper", set()), ("small", {"instability"})):
+        assert {path.stem for path in (ROOT / "sweeps" / folder).iterdir()} == {*ORDER, *ANALYSES, *more}
 
 
 def test_the_readme_lists_them_in_the_order_in_which_they_are_counted() -> None:
     row = r"^\| \[(\w+)\]\(sweeps/paper/(\w+)\.yaml\) .* (\d+) \|$"
     rows = re.findall(row, (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert rows == [(name, name, str(len(runs("paper", name)))) for name in ORDER]
+    assert rows == [(name, name, str(len(runs("paper", name)))) for name in [*ORDER, *ANALYSES]]
 
 
-@pytest.mark.parametrize(("folder", "name"), FILES)
+@pytest.mark.parametrize(("folder", "name"), [*FILES, *product(("paper", "small"), ANALYSES)])
 def test_heads_are_true(folder: str, name: str) -> None:
     sweep, points = load(folder, name)
     assert sweep.name == (name if folder == "paper" else f"small_{name}")
     assert sweep.experiment == name
     assert {point.seed for point in points} == {0, 1, 2}
     words = head(folder, name)
-    before = set().union(*(hashes(folder, other) for other in ORDER[: ORDER.index(name)]))
+    every = [*ORDER, *ANALYSES]
+    before = set().union(*(hashes(folder, other) for other in every[: every.index(name)]))
     new = len(hashes(folder, name) - before)
     assert words["Runs"] == f"{len(points)}, of them {new} in no file before this one."
     assert words["Run"] == f"rt-scale sweep sweeps/{folder}/{name}.yaml"

@@ -76,9 +76,22 @@ def test_a_classifier_may_be_tested_alone() -> None:
         ({**LABELS, "probe": {**NONE, "also": ["mnist"]}}, "nothing would be probed on mnist"),
         ({"probe": {"baselines": False, "statistics": True}}, "leave baselines at true"),
         ({"probe": {"baselines": "student"}}, "baselines"),
+        ({"probe": {"curvature": {"vectors": 1}}}, "set vectors to 2 or more, or to 0"),
+        ({"probe": {"curvature": {"vectors": 0, "eigenvalues": 0}}}, "nothing would be measured"),
+        ({"probe": {"curvature": True}}, "curvature"),
         ({**LABELS, "probe": {**NONE, "own": False}}, "nothing would be probed"),
     ],
 )
 def test_what_is_no_probing(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         run_spec(**fields)
+
+
+def test_curvature_is_logged_at_every_probing_and_old_runs_keep_their_names() -> None:
+    plain, asked = run_spec(), run_spec(probe={"curvature": {"eigenvalues": 1, "iterations": 7, "vectors": 4}})
+    assert run_spec(probe={"curvature": None}).name == plain.name
+    names = ["curvature/eigenvalue_1", "curvature/residual_1", "curvature/trace", "curvature/trace_error"]
+    assert [name for name in asked.logged if name not in plain.logged] == names
+    assert {asked.logged[name] for name in names} == {"probe"}
+    assert asked.probe.curvature is not None
+    assert asked.probe.curvature.products == 11
