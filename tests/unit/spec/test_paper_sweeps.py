@@ -44,7 +44,7 @@ def test_heads_are_true(folder: str, name: str) -> None:
     sweep, points = load(folder, name)
     assert sweep.name == (name if folder == "paper" else f"small_{name}")
     assert sweep.experiment == name
-    assert {point.seed for point in points} == {0, 1, 2}
+    assert {point.seed for point in points} == set(range(5 if (folder, name) == ("paper", "fig8") else 3))
     words = head(folder, name)
     every = [*ORDER, *ANALYSES]
     before = set().union(*(hashes(folder, other) for other in every[: every.index(name)]))
@@ -60,7 +60,7 @@ def test_heads_are_true(folder: str, name: str) -> None:
         assert words["Seen"]
         minutes = re.match(r"about (\d+) minutes on 2 CPU cores \(", words["Expected"])
         assert minutes is not None
-        assert int(minutes[1]) <= 10
+        assert int(minutes[1]) <= (30 if name == "fig8" else 10)
 
 
 @pytest.mark.parametrize(("folder", "name"), FILES)
