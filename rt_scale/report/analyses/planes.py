@@ -82,6 +82,14 @@ class Plane:
         """The points' affine coordinates [H, W, 2]."""
         return np.stack(np.meshgrid(self.x, self.y), axis=-1)
 
+    @property
+    def inside(self) -> list[int]:
+        """The networks, by their corner, that lie in its window."""
+        ends = [(axis.min(), axis.max()) for axis in (self.x, self.y)]
+        within = [all(low <= value <= high for value, (low, high) in zip(corner, ends, strict=True))
+                  for corner in self.corners]  # fmt: skip
+        return [number for number, each in enumerate(within) if each]
+
     @functools.cached_property
     def computed(self) -> NDArray[np.bool_]:
         """Which points have been measured [H, W]; norms, which follow from the inner products, are known of all."""
@@ -174,7 +182,7 @@ def read_plane(path: Path, measured: Mapping[str, float] | None = None) -> Plane
     RunError: the file is damaged.
     """
     known = measured or {}
-    with damage_told(path), np.load(path, allow_pickle=False) as file:
+    with damage_told(path), path.open("rb") as source, np.load(source, allow_pickle=False) as file:
         places = {name: np.asarray(file[name], np.float64) for name in _PLACES}
         arrays = {name: file[name] for name in file.files if name not in _PLACES}
     shape = (len(places["y"]), len(places["x"]))

@@ -86,7 +86,9 @@ def test_barrier_and_asymmetry_are_ratios_of_divergences(tmp_path: Path) -> None
 
 
 def test_a_ratio_without_its_points_is_unknown(tmp_path: Path) -> None:
+    assert plane(tmp_path).inside == [0, 1, 2]
     cropped = plane(tmp_path, window=-0.2)  # from 0.2 to 0.8
+    assert cropped.inside == []
     assert np.isnan([Between.of(cropped, 1).barrier, Between.of(cropped, 1).asymmetry]).all()
 
 
