@@ -30,32 +30,39 @@ def axis(low: float, high: float, points: int) -> np.ndarray:
     return low + (high - low) * (np.arange(points) / (points - 1))
 
 
-def shares(a: float, b: float) -> tuple[float, float, float]:
-    """The shares, which add up to 1, of origin, x and y in the weights of a point: exactly 1 and 0 at these three."""
-    return 1.0 - a - b, a, b
+def shares(a: float, *b: float) -> tuple[float, ...]:
+    """The shares, which add up to 1, of origin, x and y in the weights of a point: exactly 1 and 0 at these three.
+
+    Without ``b``: of origin and x, of a point of a line.
+    """
+    return 1.0 - a - sum(b), a, *b
 
 
 def gram(networks: Sequence[Mapping[str, Tensor]], parameters: Iterable[str]) -> np.ndarray:
-    """The Gram matrix, float64 [3, 3], over the tensors named ``parameters`` of origin, x and y, as vectors."""
-    total = np.zeros((3, 3))
+    """The Gram matrix, float64 [3, 3], over the tensors named ``parameters`` of origin, x and y, as vectors.
+
+    Of a line, without y, [2, 2].
+    """
+    total = np.zeros((len(networks), len(networks)))
     for name in parameters:
-        origin, x, y = (weights[name].detach().cpu().double().flatten() for weights in networks)
-        vectors = (origin, x - origin, y - origin)
+        origin, *others = (weights[name].detach().cpu().double().flatten() for weights in networks)
+        vectors = (origin, *(other - origin for other in others))
         total += np.array([[float(one @ other) for other in vectors] for one in vectors])
     return total
 
 
 def refuse_degenerate(gram: np.ndarray) -> None:
-    """Raise InputError if two of the three networks are equal, or all lie on one line."""
-    (_, *_), (_, xx, xy), (_, _, yy) = gram
+    """Raise InputError if two of the networks are equal, or all three lie on one line."""
     least = _APART**2 * gram[0, 0]
-    squares = {"origin and x": xx, "origin and y": yy, "x and y": xx + yy - 2 * xy}
+    squares = {"origin and x": gram[1, 1]}
+    if len(gram) == 3:
+        squares |= {"origin and y": gram[2, 2], "x and y": gram[1, 1] + gram[2, 2] - 2 * gram[1, 2]}
     if equal := [pair for pair, square in squares.items() if square <= least]:
         raise InputError(
-            f"{equal[0]} have equal weights: a plane needs three different networks. A student that did not move is "
-            "its start; take another run, or another of its networks."
+            f"{equal[0]} have equal weights: a plane needs three different networks, a line two. A student that did "
+            "not move is its start; take another run, or another of its networks."
         )
-    if height_square(gram) <= least:
+    if len(gram) == 3 and height_square(gram) <= least:
         raise InputError(
             "origin, x and y lie on one line and span no plane. Take another network for one of them, e.g. of a run "
             "with other seeds."
@@ -68,7 +75,7 @@ def height_square(gram: np.ndarray) -> float:
 
 
 def norms(gram: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The l2 norms [...] of the weights at the points [..., 2], in affine coordinates."""
+    """The l2 norms [...] of the weights at the points [..., axes], in affine coordinates."""
     vectors = np.concatenate([np.ones((*points.shape[:-1], 1)), points], axis=-1)
     return np.asarray(np.sqrt(np.maximum(np.einsum("...i,ij,...j", vectors, gram, vectors), 0.0)))
 
@@ -97,7 +104,7 @@ def affine(gram: np.ndarray, points: np.ndarray, of: str = "least_norm") -> np.n
     return np.asarray(points @ np.linalg.inv(np.linalg.cholesky(gram[1:, 1:])) + centre(gram, of))
 
 
-def coarse_first(width: int, height: int) -> np.ndarray:
+def coarse_first(width: int, height: int = 1) -> np.ndarray:
     """All points (row, column) of a grid, int64 [width * height, 2]: coarse everywhere, then ever finer.
 
     Points whose row and column are multiples of 2^k come before all others, for every k: they are sorted by the bits of

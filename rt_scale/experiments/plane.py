@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rt_scale.analyses.directions import Places, filter_normalised, places, principal
 from rt_scale.analyses.measures import Images, PointMeasures, ProbeRecipe
 from rt_scale.analyses.plane import CORNERS, NAMES, axis, coarse_first, gram, norms, refuse_degenerate, shares
 from rt_scale.analyses.statistics import combined, refuse_negative_variances
@@ -35,7 +37,8 @@ from rt_scale.spec.stopping import Stopped
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.precision import parameter_dtype, set_precision
 
-ARTIFACT = "plane.npz"
+ARTIFACTS = {1: "line.npz", 2: "plane.npz"}
+"""By the number of axes."""
 DIGEST, VALUES = "networks.json", "values.npz"
 """Files of a checkpoint: the SHA-256 of each network, and the values so far."""
 REPORTS = 20
@@ -44,9 +47,10 @@ REPORTS = 20
 
 @dataclass
 class Values:
-    """What is known of a plane: float64 [H, W] a measure, NaN where it is not measured yet, and at the corners [3].
+    """What is known of a plane: float64 [H, W] a measure, NaN where it is not measured yet.
 
-    ``done`` [H, W] says which points are measured, as a measure may be NaN.
+    ``done`` [H, W] says which points are measured, as a measure may be NaN. ``corners`` are the values of its three
+    networks, of a line two, and those of the path after them. A line is a plane of one row.
     """
 
     done: np.ndarray
@@ -97,11 +101,12 @@ class PlaneRun:
         self.spec, self.context, self.data = spec, context, context.data.main
         run, info = spec.origin.run, context.data.main.info
         set_precision(run.precision)
-        store, networks = context.options.store, (spec.origin, spec.x, spec.y)
-        self.weights = [weights_of(each, store, context.data) for each in networks]
-        self.digest = {name: _digest(weights) for name, weights in zip(NAMES, self.weights, strict=True)}
+        read = {name: weights_of(each, context.options.store, context.data) for name, each in spec.networks.items()}
+        self.digest = {name: _digest(weights) for name, weights in read.items()}
         network = build_network(run, info.channels, run.data.size or info.size, torch.Generator())
         self.parameters = [name for name, _ in network.named_parameters()]
+        self.path = [weights for name, weights in read.items() if name not in NAMES]
+        self.weights = self._corners(read)
         self.gram = gram(self.weights, self.parameters)
         encoder = [name for name in self.parameters if name.startswith("encoder.")]
         self.gram_encoder = gram(self.weights, encoder)
@@ -112,16 +117,27 @@ class PlaneRun:
         dtype = parameter_dtype(run.precision)
         self.weights = [{name: value.to(context.device) for name, value in each.items()} for each in self.weights]
         self.network = to_device(network, context.device, dtype, channels_last=execution.channels_last).eval()
-        width, height = spec.points
-        (left, right), (bottom, top) = spec.window
-        self.x, self.y = axis(left, right, width), axis(bottom, top, height)
-        self.values = Values(np.zeros((height, width), dtype=bool))
+        sides = [axis(low, high, count) for (low, high), count in zip(spec.window, spec.points, strict=True)]
+        self.x, self.y = (*sides, np.zeros(1))[:2]
+        self.corners = CORNERS[: len(self.weights), : len(sides)]
+        self.values = Values(np.zeros((len(self.y), len(self.x)), dtype=bool))
+
+    def _corners(self, read: Mapping[str, Weights]) -> list[Weights]:
+        """The weights of origin, x and, of a plane, y."""
+        spec, origin = self.spec, read["origin"]
+        if spec.directions == "random":
+            generators = (torch.Generator().manual_seed(stream("landscape.direction", spec.seeds.student, number))
+                          for number in range(len(spec.points)))  # fmt: skip
+            return [origin, *(filter_normalised(origin, self.parameters, each) for each in generators)]
+        if spec.directions == "pca":
+            return [origin, *principal(origin, self.path, self.parameters, len(spec.points))]
+        return [read[name] for name in NAMES if name in read]
 
     def _refuse_negative_variances(self) -> None:
         """Refuse a window in which interpolated statistics are none; variances are least at one of its corners."""
-        for a in self.spec.window[0]:
-            for b in self.spec.window[1]:
-                refuse_negative_variances(combined(self.weights, shares(a, b)), f"the point ({a:g}, {b:g})")
+        for point in itertools.product(*self.spec.window):
+            where = ", ".join(f"{each:g}" for each in point)
+            refuse_negative_variances(combined(self.weights, shares(*point)), f"the point ({where})")
 
     def compute(self) -> Outcome:
         """Measure to the end."""
@@ -160,9 +176,11 @@ class PlaneRun:
         groups = np.split(order, range(TOGETHER, len(order), TOGETHER))
         return groups if self.spec.share is None else groups[self.spec.share :: self.spec.split]
 
-    def _at(self, group: np.ndarray) -> np.ndarray:
-        """Affine coordinates [n, 2] of points (row, column) [n, 2]."""
-        return np.stack([self.x[group[:, 1]], self.y[group[:, 0]]], axis=1)
+    def _at(self, group: np.ndarray) -> list[Weights]:
+        """The networks at points (row, column) [n, 2]."""
+        axes = len(self.spec.points)
+        points = np.stack([self.x[group[:, 1]], self.y[group[:, 0]]], axis=1)[:, :axes]
+        return [combined(self.weights, shares(*point)) for point in points]
 
     def _put(self, groups: Sequence[np.ndarray], mine: Mapping[str, np.ndarray] | None) -> None:
         """Put the values of groups, of which each rank has measured one, or none."""
@@ -175,10 +193,9 @@ class PlaneRun:
         for group, values in zip(groups, table.numpy(), strict=True):
             self.values.put(group, {name: values[: len(group), each] for each, name in enumerate(names)})
 
-    def _measure(self, points: np.ndarray) -> dict[str, np.ndarray]:
-        """The values [n] of each measure at the points [n, 2], in affine coordinates."""
-        there = [combined(self.weights, shares(a, b)) for a, b in points]
-        found = self.measures.measure(there)
+    def _measure(self, networks: Sequence[Weights]) -> dict[str, np.ndarray]:
+        """The values [n] of each measure of networks."""
+        found = self.measures.measure(networks)
         return {name: np.array([each[name] for each in found]) for name in self.spec.measures}
 
     @functools.cached_property
@@ -217,7 +234,7 @@ class PlaneRun:
         spec, run = self.spec, self.spec.origin.run
         among = np.arange(beton.samples) if subset is None else subset
         chosen = np.arange(0)
-        for number in sorted(each or len(among) for each in (spec.images, spec.probe_images)):
+        for number in sorted(min(each or len(among), len(among)) for each in (spec.images, spec.probe_images)):
             more = among[nested_subset(beton.labels[among], number, spec.seeds.data)]
             chosen = np.concatenate([chosen, more[~np.isin(more, chosen)]])
         loader = ResidentLoader(
@@ -233,11 +250,11 @@ class PlaneRun:
         for other in filter(None, (spec.coarse, *spec.shares)):
             self.values.take(self._values_of(other), 1 if other.points == spec.points else 2)
         if not self.values.corners:
-            self.values.corners = self.context.group.by_first(lambda: self._measure(CORNERS))
+            self.values.corners = self.context.group.by_first(lambda: self._measure([*self.weights, *self.path]))
         for measure in self.values.corners:
             self.values.grids.setdefault(measure, np.full(self.values.done.shape, np.nan))
-        known = self.values.corners | self._norms(CORNERS)
-        for number, name in enumerate(NAMES):
+        known = self.values.corners | self._norms(self.corners)
+        for number, name in enumerate(NAMES[: len(self.weights)]):
             self.context.log(0, 0.0, {f"{name}/{measure}": float(each[number]) for measure, each in known.items()})
         self._save(0)
 
@@ -259,9 +276,9 @@ class PlaneRun:
     def _read(self, run_dir: RunDir, folder: Path) -> Values:
         """The values of a checkpoint; RunError if its plane was of other networks."""
         before = json.loads((folder / DIGEST).read_bytes())
-        changed = [name for name in NAMES if before[name] != self.digest[name]]
+        changed = [name for name in before if before[name] != self.digest[name]]
         if changed:
-            of = " and ".join(f"{name} ({getattr(self.spec, name).run.name})" for name in changed)
+            of = " and ".join(f"{name} ({self.spec.networks[name].run.name})" for name in changed)
             raise RunError(
                 f"The weights of {of} are not those that the plane {run_dir.name} was begun with: the run was computed "
                 f"anew, or its checkpoint replaced. Put it back, or move '{run_dir.path}' away."
@@ -278,15 +295,31 @@ class PlaneRun:
         """Write the artifact and a checkpoint with ``done`` points, and log how far the plane is."""
         total = points_here(self.spec)
         self._log(done, total)
-        grid = np.stack(np.meshgrid(self.x, self.y), axis=-1)
-        arrays = {"x": self.x, "y": self.y, "corners": CORNERS, "gram": self.gram, "gram_encoder": self.gram_encoder}
-        self.context.artifact(ARTIFACT, npz(**arrays, **self.values.grids, **self._norms(grid)))
+        self.context.artifact(ARTIFACTS[len(self.spec.points)], npz(**self._arrays()))
 
         def write(folder: Path) -> None:
             (folder / VALUES).write_bytes(self.values.to_bytes())
             (folder / DIGEST).write_text(json.dumps(self.digest))
 
         self.context.checkpoint(done, write)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Those of the artifact; of a line without y, and [W] a measure."""
+        axes = len(self.spec.points)
+        grid = np.stack(np.meshgrid(self.x, self.y), axis=-1)[..., :axes]
+        found = {"x": self.x, "y": self.y, **self.values.grids, **self._norms(grid)}
+        if axes == 1:
+            found = {name: values.ravel() for name, values in found.items() if name != "y"}
+        found |= {"corners": self.corners, "gram": self.gram, "gram_encoder": self.gram_encoder}
+        if self.path:
+            found |= {f"path_{name}": values for name, values in self.places._asdict().items()}
+            found |= {f"path_{name}": each[len(self.weights) :] for name, each in self.values.corners.items()}
+        return found
+
+    @functools.cached_property
+    def places(self) -> Places:
+        """Of the networks of the path."""
+        return places(self.weights, self.path, self.parameters)
 
     def _norms(self, points: np.ndarray) -> dict[str, np.ndarray]:
         return {"norm": norms(self.gram, points), "norm_encoder": norms(self.gram_encoder, points)}
@@ -301,7 +334,8 @@ class PlaneRun:
             for measure, grid in self.values.grids.items():
                 if measure.startswith("kl") and not np.isnan(grid).all():
                     row, column = np.unravel_index(np.nanargmin(grid), grid.shape)
-                    found = {"": grid[row, column], "/x": self.x[column], "/y": self.y[row]}
+                    found = {"": grid[row, column], "/x": self.x[column]}
+                    found |= {"/y": self.y[row]} if len(self.spec.points) > 1 else {}
                     values |= {f"least/{measure}{key}": float(value) for key, value in found.items()}
         self.context.log(done, done / max(1, total), values)
 

@@ -36,7 +36,8 @@ def write_summary(reports: Sequence[Report], store: Store, command: str, folder:
         written.append(_write(place / "report.md", to_markdown(report, runs=False)))
         tables = [report.folder / name for name in _KEPT]
         written += [Path(shutil.copyfile(path, place / path.name)) for path in tables if path.exists()]
-        written += [_small_picture(picture.png, place / picture.png.name) for picture in report.pictures]
+        pictures = [*report.pictures, *(each for analysis in report.analyses for each in analysis.pictures)]
+        written += [_small_picture(picture.png, place / picture.png.name) for picture in pictures]
     page = markdown(
         "summary.md",
         date=time.strftime("%Y-%m-%d"),

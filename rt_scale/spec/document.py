@@ -19,7 +19,7 @@ from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.kinds import DEFAULT, KINDS, import_kinds, model_of
-from rt_scale.spec.networks import Taken
+from rt_scale.spec.networks import StartFrom
 from rt_scale.spec.part import Document, Part, data_name
 from rt_scale.spec.run import RunSpec, SeedSpec
 from rt_scale.spec.schedule import Schedule, parse
@@ -330,15 +330,19 @@ def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Doc
     for key, part in document.items():
         if key in ROLES or not isinstance(part, _NESTED):
             continue
-        if origin is not None and key != "origin" and isinstance(part, Mapping) and _is_same(part.get("run")):
-            resolved[key] = {**part, "run": _written_out(origin, part["run"], f"{key}.run", seed)}
-        else:
-            resolved[key] = _with_runs(resolved[key], lambda run: resolve_same(run, seed))
+        there = resolved[key] if origin is None or key == "origin" else _with_same(part, origin, key, seed)
+        resolved[key] = _with_runs(there, lambda run: resolve_same(run, seed))
     return resolved
 
 
-def _is_same(run: object) -> bool:
-    return isinstance(run, str) or (isinstance(run, Mapping) and "same_but" in run)
+def _with_same(part: object, origin: Mapping[str, object], path: str, seed: int | None) -> object:
+    """A part, or a list of parts, in which a ``run`` that is that of origin, or nearly, is written out."""
+    if isinstance(part, list):
+        return [_with_same(each, origin, f"{path}.{number}", seed) for number, each in enumerate(part)]
+    run = part.get("run") if isinstance(part, Mapping) else None
+    if isinstance(part, Mapping) and (isinstance(run, str) or (isinstance(run, Mapping) and "same_but" in run)):
+        return {**part, "run": _written_out(origin, run, f"{path}.run", seed)}
+    return part
 
 
 def _written_out(origin: Mapping[str, object], run: object, path: str, seed: int | None) -> Document:
@@ -424,4 +428,4 @@ def _optional_part(annotation: object) -> type[Part] | None:
     """The part of a field that may be null; None for another run's, whose fields are not this one's."""
     inner = get_args(annotation)
     parts = [each for each in inner if isinstance(each, type) and issubclass(each, Part)]
-    return parts[0] if parts and type(None) in inner and not issubclass(parts[0], Taken) else None
+    return parts[0] if parts and type(None) in inner and not issubclass(parts[0], StartFrom) else None

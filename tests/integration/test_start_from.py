@@ -145,6 +145,6 @@ def test_a_checkpoint_that_is_gone(place: Place, cli: Any) -> None:
     assert cli(*place.command(first, "first")).code == 0
     (place.first.path / "checkpoints" / "16").rename(place.first.path / "lost")
     message = cli(*place.command()).refusal(code=1)
-    assert f"starts from the student of run {FIRST.name}, but its checkpoint" in message
+    assert f"takes the student of run {FIRST.name}, but its checkpoint" in message
     assert f"'{place.first.path / 'checkpoints' / '16'}' cannot be used: manifest.json is missing." in message
     assert f"Move the folder '{place.first.path}' away" in message

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from markupsafe import Markup
 
+from rt_scale.spec.errors import RunError
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.grid import Point
 from rt_scale.store.results import RunResult
@@ -118,6 +121,18 @@ class Analysis:
         """Pictures, then what other tools read."""
         drawn = [path for picture in self.pictures for path in (picture.png, picture.svg)]
         return drawn + [path for view in self.views for path in view.files]
+
+
+@contextlib.contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn what reading an artifact raises into a RunError that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"'{path}' cannot be read ({error}): it was cut off or changed. Move the run's folder away and run it "
+            "again; what it reads of other runs is not computed anew."
+        ) from error
 
 
 def configuration(analysis: str, point: Point, **more: object) -> dict[str, Any]:

@@ -130,7 +130,8 @@ def _between(runs: Sequence[Analysed[Landscape]], of: str, local: bool) -> dict[
     """The log10 of ``of``, a ratio of ``Between``, by student, a number for each seed that has it."""
     ends = {f"to the {words}": [getattr(Between.of(found.plane, corner), of) for found, corner in seeds.values()]
             for words, seeds in _ends(runs, local).items()}  # fmt: skip
-    return {words: [math.log10(value) for value in values if value > 0] for words, values in ends.items()}
+    logs = {words: [math.log10(value) for value in values if value > 0] for words, values in ends.items()}
+    return {words: values for words, values in logs.items() if values}  # a crop does not reach every student
 
 
 def barrier_to_student(runs: Sequence[Analysed[Landscape]]) -> Verdict:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from rt_scale.report.analyses.base import Analysed, Analysis, Asked, Picture, Table, configuration, listed, start_word
+from rt_scale.report.analyses.base import (
+    Analysed,
+    Analysis,
+    Asked,
+    Picture,
+    Table,
+    configuration,
+    damage_told,
+    listed,
+    start_word,
+)
 from rt_scale.report.paper_numbers import data_title, value_text
 from rt_scale.report.results import NOTHING
 from rt_scale.report.statistics import estimate
@@ -57,8 +67,12 @@ class Curves:
 
 
 def read_curves(curves: Path, pairs: Path) -> Curves:
-    """The files of a run."""
-    return Curves(pq.read_table(curves).to_pylist(), pq.read_table(pairs).to_pylist())
+    """The files of a run; RunError if one is damaged."""
+    found = []
+    for path in (curves, pairs):
+        with damage_told(path):
+            found.append(pq.read_table(path).to_pylist())
+    return Curves(*found)
 
 
 def connect_runs(asked: Asked) -> list[Analysed[Curves]]:

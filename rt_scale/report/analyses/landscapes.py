@@ -47,7 +47,7 @@ _CAPTION = (
 
 @dataclass(frozen=True)
 class Landscape:
-    """A plane and its three networks, by ``origin``, ``x`` and ``y``."""
+    """A plane and those of its networks that are of runs, by ``origin``, ``x`` and ``y``."""
 
     plane: Plane
     networks: Mapping[str, NetworkOf]
@@ -56,7 +56,7 @@ class Landscape:
     def students(self) -> dict[int, NetworkOf]:
         """The trained students among x and y, by their corner."""
         return {number: self.networks[side] for number, side in enumerate(SIDES)
-                if number and self.networks[side].take == "student"}  # fmt: skip
+                if number and side in self.networks and self.networks[side].take == "student"}  # fmt: skip
 
 
 def landscape_runs(asked: Asked) -> list[Analysed[Landscape]]:
@@ -64,8 +64,8 @@ def landscape_runs(asked: Asked) -> list[Analysed[Landscape]]:
     found = []
     for point in asked.points:
         assert isinstance(point.spec, LandscapeSpec)
-        networks = {side: getattr(point.spec, side) for side in SIDES}
-        at = configuration(LANDSCAPE, point, view=view_title(networks))
+        networks = {side: network for side, network in point.spec.networks.items() if side in SIDES}
+        at = configuration(LANDSCAPE, point, view=view_title(networks, point.spec.directions))
         at = {key: value for key, value in at.items() if key.partition(".")[0] not in SIDES}
         path = asked.artifact(point, PLANE)
         result = asked.results.get(point.spec.name)
@@ -98,12 +98,12 @@ def _alpha(network: NetworkOf, before: str) -> str:
     return f"{before}{0 if start.alpha < 1e-3 else start.alpha:g}"
 
 
-def view_title(networks: Mapping[str, NetworkOf]) -> str:
-    """The paper's name of a view, or the networks."""
-    takes = sorted(networks[side].take for side in ("x", "y"))
+def view_title(networks: Mapping[str, NetworkOf], directions: str = "networks") -> str:
+    """The paper's name of a view, or the networks and directions."""
+    takes = sorted(network.take for side, network in networks.items() if side != "origin")
     if networks["origin"].take == "teacher" and takes in (["student", "student"], ["init", "student"]):
         return "shared view" if takes == ["student", "student"] else "non-local view"
-    return ", ".join(network_words(networks[side]) for side in SIDES)
+    return ", ".join([*map(network_words, networks.values()), *([] if takes else [f"{directions} directions"])])
 
 
 def analysis(asked: Asked) -> Analysis:
@@ -136,7 +136,9 @@ def _column(run: Analysed[Landscape], name: Callable[[NetworkOf], str]) -> Colum
     axes = [f"{name} {value_text(key, run.at[key])}" for key, name in axis_names(_axes(run)).items()]
     part = f"{done:,} of {size:,} points" if done < size else ""
     title = ", ".join(word for word in (run.at["view"], *axes, part) if word)
-    return Column(title, found.plane, [name(found.networks[side]) for side in SIDES])
+    return Column(
+        title, found.plane, [name(found.networks[side]) if side in found.networks else side for side in SIDES]
+    )
 
 
 def _of(run: Analysed[Landscape]) -> Landscape:

@@ -20,6 +20,9 @@ from rt_scale.report.analyses.planes import Array, Plane
 Coordinates = Literal["affine", "orthonormal", "orthonormal encoder"]
 """Of a map: affine ones, or orthonormal ones of the whole network or of its encoder alone."""
 
+_LABELS = (((-4, 4), "right"), ((4, -11), "left"), ((4, 4), "left"))
+"""Where the names of origin, x and y stand beside their points, so that those of near points are read: shift in points,
+and alignment."""
 _SIDE = 3.7
 """Width of a panel, in inches."""
 
@@ -186,9 +189,10 @@ def _draw_map(axis: Axes, column: Column, name: str, coordinates: Coordinates, n
     contours.set_path_effects(outline)
     for text in axis.clabel(contours, fontsize=6.5, fmt="%.3g"):
         text.set_path_effects(outline)
-    for (x, y), label in zip(corners, column.names, strict=True):
+    for corner in plane.inside:
+        (x, y), (shift, align) = corners[corner], _LABELS[corner]
         axis.plot(x, y, "o", ms=4.5, mfc="white", mec="black", mew=1)
-        axis.annotate(label, (x, y), (4, 4), textcoords="offset points", fontsize=9,
+        axis.annotate(column.names[corner], (x, y), shift, textcoords="offset points", fontsize=9, ha=align,
                       path_effects=[withStroke(linewidth=2.2, foreground="white")])  # fmt: skip
     axis.set_aspect("auto" if coordinates == "affine" else "equal")
     axis.tick_params(labelsize=8)

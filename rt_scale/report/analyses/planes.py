@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import distance_transform_edt
 
+from rt_scale.report.analyses.base import damage_told
+
 Array = NDArray[np.float64]
 PLANE, LINE = "plane.npz", "line.npz"
 NEAR = 0.25
@@ -79,6 +81,14 @@ class Plane:
     def grid(self) -> Array:
         """The points' affine coordinates [H, W, 2]."""
         return np.stack(np.meshgrid(self.x, self.y), axis=-1)
+
+    @property
+    def inside(self) -> list[int]:
+        """The networks, by their corner, that lie in its window."""
+        ends = [(axis.min(), axis.max()) for axis in (self.x, self.y)]
+        within = [all(low <= value <= high for value, (low, high) in zip(corner, ends, strict=True))
+                  for corner in self.corners]  # fmt: skip
+        return [number for number, each in enumerate(within) if each]
 
     @functools.cached_property
     def computed(self) -> NDArray[np.bool_]:
@@ -167,11 +177,15 @@ class Between:
 
 
 def read_plane(path: Path, measured: Mapping[str, float] | None = None) -> Plane:
-    """The plane in a file of a landscape run; ``measured`` are the run's metrics, ``x/kl_train`` for the x network."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: np.asarray(file[name], np.float64) for name in file.files if file[name].dtype.kind == "f"}
-    shape = (len(arrays["y"]), len(arrays["x"]))
-    values = {name: each for name, each in arrays.items() if name not in _PLACES and each.shape == shape}
+    """The plane in a file of a landscape run; ``measured`` are the run's metrics, ``x/kl_train`` for the x network.
+
+    RunError: the file is damaged.
+    """
     known = measured or {}
+    with damage_told(path), path.open("rb") as source, np.load(source, allow_pickle=False) as file:
+        places = {name: np.asarray(file[name], np.float64) for name in _PLACES}
+        arrays = {name: file[name] for name in file.files if name not in _PLACES}
+    shape = (len(places["y"]), len(places["x"]))
+    values = {name: each for name, each in arrays.items() if each.shape == shape and each.dtype == np.float64}
     networks = {name: np.array([known.get(f"{side}/{name}", math.nan) for side in SIDES]) for name in values}
-    return Plane(**{name: arrays[name] for name in _PLACES}, values=values, networks=networks)
+    return Plane(**places, values=values, networks=networks)

@@ -36,7 +36,7 @@ def surface(column: Column, shown: Sequence[str]) -> dict[str, Any]:
     paper's scale.
     """
     plane = column.plane
-    names, corners = [name for name in shown if name in plane.values], plane.corners
+    names, corners = [name for name in shown if name in plane.values], plane.corners[plane.inside]
     choices = [_choice(plane, name) for name in names]
     marks = [_marks(plane, name) for name in names]
     first, (numbers, template) = choices[0], _pointed(plane)
@@ -45,7 +45,7 @@ def surface(column: Column, shown: Sequence[str]) -> dict[str, Any]:
          "colorscale": first["colorscale"], "colorbar": {"title": {"text": first["title"]}, "len": 0.7},
          "customdata": numbers, "hovertemplate": template},
         {"type": "scatter3d", "x": _plain(corners[:, 0]), "y": _plain(corners[:, 1]), "z": marks[0],
-         "mode": "markers+text", "text": list(column.names), "hoverinfo": "text",
+         "mode": "markers+text", "text": [column.names[corner] for corner in plane.inside], "hoverinfo": "text",
          "marker": {"size": 4, "color": "black"}},
     ]  # fmt: skip
     buttons = [
@@ -82,9 +82,11 @@ def _height(name: str, values: Array) -> Array:
 
 
 def _marks(plane: Plane, name: str) -> list[float | None]:
-    """Just above the height of the measure at the grid's point nearest to each network."""
-    rows = [int(np.abs(plane.y - y).argmin()) for y in plane.corners[:, 1]]
-    columns = [int(np.abs(plane.x - x).argmin()) for x in plane.corners[:, 0]]
+    """Just above the height of the measure at the grid's point nearest to each network inside."""
+    rows, columns = (
+        [int(np.abs(axis - value).argmin()) for value in plane.corners[plane.inside, number]]
+        for axis, number in ((plane.y, 1), (plane.x, 0))
+    )
     heights = _height(name, plane.filled(name))
     found: list[float | None] = _plain(heights[rows, columns] + _LIFT * np.ptp(heights))
     return found

@@ -5,43 +5,20 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rt_scale.spec.data import DataSpec
 from rt_scale.spec.errors import counted
-from rt_scale.spec.experiments.network import NetworkOf
+from rt_scale.spec.experiments.network import MOST_NETWORKS, Networks
 from rt_scale.spec.experiments.training import TrainingSpec
-from rt_scale.spec.networks import Taken
-from rt_scale.spec.part import MOST, Argument, json_text
+from rt_scale.spec.part import MOST, json_text
 from rt_scale.spec.run import RunSpec, When
 
 ESTIMATION_IMAGES = 10_000
 """Training images that estimate statistics where ``estimation_images`` is null, if there are as many."""
-MOST_ENDS, MOST_POINTS = 100, 100_000
-
-
-class Family(Taken):
-    """Networks of runs that differ in one field; in a spec each is written out."""
-
-    vary: str
-    """The dotted field in which the runs differ, e.g. seeds.order."""
-    values: tuple[Argument, ...] = Field(strict=False, max_length=MOST_ENDS)
-    """Its values, one a run, e.g. [0, 1, 2, 3, 4]."""
-
-    @property
-    def networks(self) -> tuple[NetworkOf, ...]:
-        """The network of each run; InputError for a field that such runs do not have."""
-        from rt_scale.spec.document import check_field, set_dotted  # which imports all kinds
-
-        check_field("field in ends.vary", self.vary, [type(self.run)])
-        documents = [set_dotted(self.run.canonical(), self.vary, value) for value in self.values]
-        return tuple(NetworkOf.model_validate({"run": document, "take": self.take}) for document in documents)
-
-
-def _written_out(given: object) -> object:
-    return Family.model_validate(given).networks if isinstance(given, Mapping) else given
+MOST_POINTS = 100_000
 
 
 class ConnectSpec(RunSpec):
@@ -49,9 +26,7 @@ class ConnectSpec(RunSpec):
 
     kind: Literal["connect"] = "connect"
     """Kind of run."""
-    ends: Annotated[
-        tuple[NetworkOf, ...], BeforeValidator(_written_out, json_schema_input_type=Family | tuple[NetworkOf, ...])
-    ] = Field(strict=False, max_length=MOST_ENDS)
+    ends: Networks = Field(strict=False, max_length=MOST_NETWORKS)
     """The networks: a list of {run, take}, or runs that differ in one field: {run: ..., vary: seeds.order, values: [0,
     1, 2, 3, 4]}."""
     points: int = Field(50, ge=2, le=MOST_POINTS)
@@ -202,5 +177,4 @@ def _subset(run: TrainingSpec) -> tuple[int, int] | None:
     return None if run.data.samples is None else (run.data.samples, run.seeds.data)
 
 
-for _part in (Family, ConnectSpec):
-    _part.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})
+ConnectSpec.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})

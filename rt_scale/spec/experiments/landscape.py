@@ -10,10 +10,10 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.errors import shown
-from rt_scale.spec.experiments.network import NetworkOf
+from rt_scale.spec.errors import counted, shown
+from rt_scale.spec.experiments.network import MOST_NETWORKS, NetworkOf, Networks
 from rt_scale.spec.experiments.training import TrainingSpec, part_text
-from rt_scale.spec.part import MOST
+from rt_scale.spec.part import MOST, added
 from rt_scale.spec.run import RunSpec
 
 POINTS_LIMIT = 100_000
@@ -35,50 +35,58 @@ def _from_crop(value: object) -> object:
         return value
     around, by = value.get("around"), value.get("by")
     numbers = [*(around if isinstance(around, list | tuple) else []), by]
-    if value.keys() != {"around", "by"} or len(numbers) != 3 or not all(type(each) in (int, float) for each in numbers):
+    if value.keys() != {"around", "by"} or not all(type(each) in (int, float) for each in numbers):
         raise ValueError(f"a crop is {{around: [x, y], by: half a side}}, but {shown(dict(value))} was given")
     return [[each - by, each + by] for each in around]  # type: ignore[union-attr]
 
 
 Window = Annotated[
-    tuple[Annotated[Side, Field(strict=False)], Annotated[Side, Field(strict=False)]],
+    tuple[Annotated[Side, Field(strict=False)], ...],
     BeforeValidator(_from_crop),
     WithJsonSchema({"type": ["array", "object"]}),
 ]
 
 
 class LandscapeSpec(RunSpec):
-    """Measures at the points of a grid in the plane through three networks of runs of one architecture.
+    """Measures at the points of a grid in the plane through three networks of runs of one architecture, or of a line.
 
     A point (a, b) is the network with the weights origin + a (x - origin) + b (y - origin): origin is at (0, 0), x at
     (1, 0), y at (0, 1). These coordinates are the same for a whole network and for its encoder. Pictures in orthonormal
-    coordinates are the same grid, sheared. Images, their labels and their subset are those of ``origin.run``.
+    coordinates are the same grid, sheared. A line has the points (a). Images, their labels and their subset are those
+    of ``origin.run``.
     """
 
     free: ClassVar[Mapping[str, tuple[tuple[str, ...], ...]]] = {
-        "seeds": (), "x": (), "y": (), "window": (), "points": (), "split": (), "share": (),
-    }  # fmt: skip
+        name: () for name in ("seeds", "directions", "x", "y", "path", "window", "points", "split", "share")
+    }
 
     kind: Literal["landscape"] = "landscape"
     """Kind of run."""
     origin: NetworkOf
     """The network at (0, 0), whose outputs all others are compared with; its run gives the images."""
-    x: NetworkOf
-    """The network at (1, 0); its ``run`` may be `same` (that of origin) or `{same_but: {...}}`."""
-    y: NetworkOf
-    """The network at (0, 1); its ``run`` may be `same` (that of origin) or `{same_but: {...}}`."""
+    directions: Literal["networks", "random", "pca"] = added("networks")
+    """What leads from origin to x and y: networks (those named), random (a Gaussian direction each, drawn from
+    seeds.student, whose filters have the norms of origin's; biases and norms stay; Li et al. 2018) or pca (the first
+    principal components of path less origin, as long as path reaches)."""
+    x: NetworkOf | None = None
+    """The network at (1, 0); its ``run`` may be `same` (that of origin) or `{same_but: {...}}`. directions: networks
+    alone."""
+    y: NetworkOf | None = None
+    """The network at (0, 1), likewise; null: a line."""
+    path: Networks = added((), strict=False, max_length=MOST_NETWORKS)
+    """Networks that are measured as well, and their places in the plane, e.g. of a run along its training: a list of
+    {run, take}, or {run: same, vary: train.stop, values: [1ep, 2ep, 4ep]}."""
     window: Window = Field(((-0.5, 1.5), (-0.5, 1.5)), strict=False)
-    """The rectangle [[x from, x to], [y from, y to]] in these coordinates, or `{around: [x, y], by: half a side}`."""
-    points: tuple[Annotated[int, Field(ge=2, le=MOST)], Annotated[int, Field(ge=2, le=MOST)]] = Field(
-        (51, 51), strict=False
-    )
-    """Points along x and along y, edges included. A plane of 2 n - 1 points a side takes over those of the plane of n,
-    a run of its own that comes first, if n is at least 11: 21, 41 and 81 continue 11."""
+    """The rectangle [[x from, x to], [y from, y to]] in these coordinates, or `{around: [x, y], by: half a side}`; of a
+    line [[from, to]]. If it is left out: -0.5 to 1.5, with directions other than networks -1 to 1."""
+    points: tuple[Annotated[int, Field(ge=2, le=MOST)], ...] = Field((51, 51), strict=False)
+    """Points along x and along y, edges included; of a line one number. A plane of 2 n - 1 points a side takes over
+    those of the plane of n, a run of its own that comes first, if n is at least 11: 21, 41 and 81 continue 11."""
     measures: tuple[Measure, ...] = Field(get_args(Measure), strict=False)
     """What is measured at a point: losses on both splits, in nats, of its softmax of outputs (kl to that of origin,
     cross_entropy, entropy) and of embeddings (kl_embedding), and accuracies of probes."""
     images: Annotated[int, Field(ge=1, le=MOST)] | None = None
-    """Images of each split, balanced over the classes, for losses; null: all. A few hundred give KL to 1 %."""
+    """Images of each split, at most, balanced over the classes, for losses; null: all. A few hundred give KL to 1 %."""
     probe_images: Annotated[int, Field(ge=1, le=MOST)] | None = None
     """Images of each split, likewise, for probes; null: all. Probes are fitted as those of ``origin.run``; linear ones
     take as many steps as on all images."""
@@ -89,6 +97,18 @@ class LandscapeSpec(RunSpec):
     """How many runs, each with a share of the points, compute the plane; this run puts them together."""
     share: Annotated[int, Field(ge=0)] | None = None
     """The share that this run computes, from 0 to split - 1; null: all. The runs of a split plane have one each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_axes(cls, given: object) -> object:
+        """Points and window as many as axes, if they are left out."""
+        if not isinstance(given, Mapping):
+            return given
+        networks = given.get("directions", "networks") == "networks"
+        points = given.get("points", [51] if networks and given.get("y") is None else [51, 51])
+        side = [-0.5, 1.5] if networks else [-1.0, 1.0]
+        axes = len(points) if isinstance(points, list | tuple) else 2
+        return {"points": points, "window": [side] * axes, **given}
 
     @field_validator("measures")
     @classmethod
@@ -102,12 +122,13 @@ class LandscapeSpec(RunSpec):
     def _consistent(self) -> LandscapeSpec:
         if self.origin.run.data.name == GAUSSIAN:
             raise ValueError("origin.run is on gaussian inputs, of which there are no test images: name another run")
-        for name in ("x", "y"):
-            _same_architecture(name, self.origin.run, getattr(self, name).run)
-        networks = [self.origin, self.x, self.y]
-        if len({each.canonical_text for each in networks}) < len(networks):
+        for name, network in self.networks.items():
+            _same_architecture(name, self.origin.run, network.run)
+        self._axes_fit()
+        corners = [self.origin.canonical_text, *(each.canonical_text for each in (self.x, self.y) if each is not None)]
+        if len(set(corners)) < len(corners):
             raise ValueError("two of origin, x and y are the same network of the same run: a plane needs three")
-        for name, (low, high), count in zip("xy", self.window, self.points, strict=True):
+        for name, (low, high), count in zip("xy", self.window, self.points, strict=False):
             _fits_grid(name, low, high, count)
         run = self.origin.run
         if run.encoder.norm != "batch" and run.encoder.plugin is None and not run.projector.batch_norm:
@@ -115,6 +136,37 @@ class LandscapeSpec(RunSpec):
         if self.share is not None and (self.split == 1 or self.share >= self.split):
             raise ValueError(f"share {self.share} is of a plane split into {self.split}: give 0 to split - 1, or null")
         return self
+
+    def _axes_fit(self) -> None:
+        """Refuse more or fewer axes than there are directions."""
+        axes = len(self.points)
+        if not 1 <= axes <= 2 or len(self.window) != axes:
+            raise ValueError(
+                f"points has {axes} and window {len(self.window)} sides: a line has one each, [51] and [[-0.5, 1.5]], "
+                "a plane two"
+            )
+        if self.directions != "networks":
+            if self.x is not None or self.y is not None:
+                raise ValueError(f"x and y are networks, and directions is {self.directions}: leave them out")
+        elif self.x is None:
+            raise ValueError("x is not given: name the network at (1, 0), or set directions to random or pca")
+        elif axes != (1 if self.y is None else 2):
+            raise ValueError(
+                f"points has {axes} sides, and {'y is not given' if self.y is None else 'y is given'}: a line has no y "
+                "and one side, a plane a y and two"
+            )
+        if self.directions == "pca" and len(self.path) < axes:
+            raise ValueError(
+                f"path has {counted(len(self.path), 'network')}, which have no {axes} principal components: name the "
+                "networks of a run along its training, e.g. {run: same, vary: train.stop, values: [1ep, 2ep, 4ep]}"
+            )
+
+    @property
+    def networks(self) -> dict[str, NetworkOf]:
+        """Those of other runs, by name: origin, x and y if they are, and those of the path."""
+        named = {"origin": self.origin, "x": self.x, "y": self.y}
+        path = {f"path {number}": network for number, network in enumerate(self.path)}
+        return {name: network for name, network in named.items() if network is not None} | path
 
     @property
     def probed(self) -> tuple[str, ...]:
@@ -131,7 +183,8 @@ class LandscapeSpec(RunSpec):
         """A plane of more than ``POINTS_LIMIT`` points."""
         if self.size <= POINTS_LIMIT:
             return ""
-        return f"a plane of {self.points[0]:,} x {self.points[1]:,} = {self.size:,} points, more than {POINTS_LIMIT:,}"
+        sides = " x ".join(f"{count:,}" for count in self.points)
+        return f"a plane of {sides} = {self.size:,} points, more than {POINTS_LIMIT:,}"
 
     @functools.cached_property
     def coarse(self) -> LandscapeSpec | None:
@@ -177,10 +230,13 @@ class LandscapeSpec(RunSpec):
     @property
     def title(self) -> str:
         """Points, networks, encoder and data set."""
-        width, height = self.points
         share = "" if self.share is None else f", share {self.share + 1} of {self.split}"
-        networks = f"{self.origin.take}, {self.x.take} and {self.y.take}"
-        return f"plane of {width} x {height} through {networks}{share}: {self.origin.run.title}"
+        others: list[str] = [each.take for each in (self.x, self.y) if each is not None]
+        others = others or [f"{self.directions} directions"]
+        sides = " x ".join(map(str, self.points))
+        through = ", ".join([self.origin.take, *others[:-1]])
+        kind = "line" if len(self.points) == 1 else "plane"
+        return f"{kind} of {sides} through {through} and {others[-1]}{share}: {self.origin.run.title}"
 
 
 def _same_architecture(name: str, origin: TrainingSpec, other: TrainingSpec) -> None:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.networks import Taken
+from rt_scale.spec.part import Argument
+
+MOST_NETWORKS = 100
+"""Networks that a spec lists at most."""
 
 
 class NetworkOf(Taken):
@@ -14,3 +23,32 @@ class NetworkOf(Taken):
 
 
 NetworkOf.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})
+
+
+class Family(Taken):
+    """Networks of runs that differ in one field; in a spec each is written out."""
+
+    vary: str
+    """The dotted field in which the runs differ, e.g. seeds.order."""
+    values: tuple[Argument, ...] = Field(strict=False, max_length=MOST_NETWORKS)
+    """Its values, one a run, e.g. [0, 1, 2, 3, 4]."""
+
+    @property
+    def networks(self) -> tuple[NetworkOf, ...]:
+        """The network of each run; InputError for a field that such runs do not have."""
+        from rt_scale.spec.document import check_field, set_dotted  # which imports all kinds
+
+        check_field("field in vary", self.vary, [type(self.run)])
+        documents = [set_dotted(self.run.canonical(), self.vary, value) for value in self.values]
+        return tuple(NetworkOf.model_validate({"run": document, "take": self.take}) for document in documents)
+
+
+def _written_out(given: object) -> object:
+    return Family.model_validate(given).networks if isinstance(given, Mapping) else given
+
+
+Family.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})
+Networks = Annotated[
+    tuple[NetworkOf, ...], BeforeValidator(_written_out, json_schema_input_type=Family | tuple[NetworkOf, ...])
+]
+"""A list of {run, take}, or a ``Family``."""

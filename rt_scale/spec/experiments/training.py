@@ -328,6 +328,8 @@ def _goes_on(spec: TrainingSpec, role: str, start: StartFrom) -> None:
     name, other = f"{role}.start_from", start.run
     if role == "teacher" or start.part != "network":
         raise ValueError(f"{name}: a state is a student's whole network: take it in student.start_from, without part")
+    if other.pruned is not None:
+        raise ValueError(f"{name} takes the state of a pruned run, whose mask this run has not: take student, or prune")
     equal = {
         "kind": (spec.kind, other.kind),
         "train.batch_size": (spec.train.batch_size, other.train.batch_size),

@@ -91,7 +91,7 @@ def test_several_sweeps_need_a_place(export: Callable[..., str], files: list[Pat
     ]  # fmt: skip
 
 
-def test_the_kind_of_file_is_one_of_four(files: list[Path]) -> None:
+def test_the_kind_of_file_is_one_of_those_known(files: list[Path]) -> None:
     ended = CliRunner().invoke(app, ["export", str(files[0]), "--to", "xlsx"])
     assert ended.exit_code == 2
     assert "--to" in ended.output

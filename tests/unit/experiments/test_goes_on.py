@@ -123,6 +123,7 @@ def test_its_cost_is_that_of_the_steps_that_are_left(tiny: Tiny) -> None:
         ({}, {"train": {"stop": "1ep", "optimizer": {"momentum": 0.5}}}, "optimizer.momentum"),
         ({}, {"train": {"stop": "1ep", "optimizer": {"decay_norm_and_bias": False}}}, "decay_norm_and_bias"),
         ({}, {"kind": "distill"}, "kind"),
+        ({"projector.parts": "-/lb/fn/-/l/-"}, {"prune": {"round": 1}}, "whose mask"),
         ({"student.start_from.part": "encoder"}, {}, "whole network"),
         ({"teacher.start_from": {"run": "same", "take": "state"}}, {}, "student.start_from"),
         (MOVING, {"teacher": {"update": "none", "statistics": "initial", "momentum": 0.996}}, "a teacher that moves"),

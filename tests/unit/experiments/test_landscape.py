@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rt_scale.experiments.base import Cost, check_all
 from rt_scale.experiments.landscape import Landscape
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
+from rt_scale.models.networks import Weights
 from rt_scale.spec.document import resolve_same, set_dotted
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.experiments.landscape import LandscapeSpec
@@ -140,9 +141,9 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     measure = plane.PlaneRun._measure
 
-    def counted(self: plane.PlaneRun, points: np.ndarray) -> dict[str, np.ndarray]:
-        counts.append(len(points))
-        return measure(self, points)
+    def counted(self: plane.PlaneRun, networks: Sequence[Weights]) -> dict[str, np.ndarray]:
+        counts.append(len(networks))
+        return measure(self, networks)
 
     monkeypatch.setattr(plane.PlaneRun, "_measure", counted)
     return counts
@@ -216,8 +217,8 @@ def test_a_student_that_did_not_move(settings: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"images": 61}, r"images is 61.*10 to 60"),
-        ({"probe_images": 9}, r"probe_images is 9.*10 to 60"),
+        ({"images": 361}, r"images is 361.*10 to 360"),
+        ({"probe_images": 9}, r"probe_images is 9.*10 to 360"),
         ({"measures": ["knn"], "origin.run.probe.knn": 0}, "1 to 60"),
         ({"measures": ["knn_standardized"], "probe_images": 20, "origin.run.probe.knn": 21}, "1 to 20"),
     ],

@@ -121,7 +121,7 @@ def test_what_is_logged_has_bounds() -> None:
         ({"ends": {**FAMILY, "vary": "data.size", "values": [8, 16]}}, ["sizes 8 and 16"]),
         ({"ends": {**FAMILY, "run": {**RUN, "kind": "distill"}}}, ["end 0", "distill", "labels"]),
         ({"ends": {**FAMILY, "run": {**RUN, "kind": "connect"}}}, ["'connect' is not known", "supervise"]),
-        ({"ends": {**FAMILY, "vary": "seeds.ordr"}}, ["ends.vary", "seeds.ordr", "'seeds.order'"]),
+        ({"ends": {**FAMILY, "vary": "seeds.ordr"}}, ["ends", "vary", "seeds.ordr", "'seeds.order'"]),
         ({"ends": {**FAMILY, "values": [1, "a"]}}, ["ends.run.seeds.order", "'a'"]),
         ({"ends": {**FAMILY, "valus": [1]}}, ["ends.valus", "'values'"]),
         ({"ends": {**FAMILY, "run": {**RUN, "dta": {}}}}, ["ends.run.dta", "'data'"]),

@@ -130,6 +130,11 @@ def test_landscapes_are_judged_on_ratios_of_one_seed() -> None:
     assert claims.probing_high("linear_standardized")(runs).word == "holds"
 
 
+def test_a_crop_is_judged_on_the_students_that_it_reaches() -> None:
+    places = {"y": np.linspace(-0.1, 0.1, 21)}
+    assert set(claims.barrier_to_student(landscapes(places)).numbers) == {"to the student, alpha 0"}
+
+
 def test_flat_planes_fail() -> None:
     far = np.hypot(*np.meshgrid(plane_arrays()["x"], plane_arrays()["y"]))
     runs = landscapes({"kl_train": 1e-4 * far, "linear": np.full_like(far, 0.5)})

@@ -15,6 +15,8 @@ from rt_scale.experiments.other_data import DataHere
 from rt_scale.report.analyses.base import Asked
 from rt_scale.report.analyses.connectivity import analysis, connect_runs
 from rt_scale.report.report import make_report
+from rt_scale.report.summary import write_summary
+from rt_scale.spec.errors import RunError
 from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
@@ -123,9 +125,18 @@ def test_a_report_judges_both_starts(store: Store, tmp_path: Path) -> None:
     assert 'id="table-barriers"' in page
     assert "<script" not in page
     assert "| from init | test error" in (report.folder / "report.md").read_text()
+    written = write_summary([report], store, "rt-scale summary", tmp_path / "summary")
+    assert tmp_path / "summary" / "lines" / "figure-9.png" in written
 
 
 def test_before_the_first_line_there_is_nothing_to_draw(tmp_path: Path) -> None:
     found = analysis(asked(Store(tmp_path / "store"), tmp_path))
     assert (found.pictures, found.tables, len(found.runs)) == ((), (), 6)
     assert "No line" in found.said[0]
+
+
+def test_a_torn_table_is_told(store: Store, tmp_path: Path) -> None:
+    path = store.run(POINTS[0].spec).artifacts / "pairs.parquet"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(RunError, match=r"pairs\.parquet' cannot be read"):
+        connect_runs(asked(store, tmp_path))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rt_scale.report.analyses.planes import Between, Frame, Plane, read_plane
+from rt_scale.spec.errors import RunError
 from tests.unit.report.analyses.planes import VECTORS, grams, npz, plane_arrays
 
 
@@ -85,7 +86,9 @@ def test_barrier_and_asymmetry_are_ratios_of_divergences(tmp_path: Path) -> None
 
 
 def test_a_ratio_without_its_points_is_unknown(tmp_path: Path) -> None:
+    assert plane(tmp_path).inside == [0, 1, 2]
     cropped = plane(tmp_path, window=-0.2)  # from 0.2 to 0.8
+    assert cropped.inside == []
     assert np.isnan([Between.of(cropped, 1).barrier, Between.of(cropped, 1).asymmetry]).all()
 
 
@@ -98,3 +101,11 @@ def test_a_mean_around_a_network_is_over_parameters_near_it(tmp_path: Path) -> N
     assert found.around("linear", 1, of=2) == pytest.approx(found.values["linear"][inside].mean())
     assert np.isnan(found.around("knn", 1, of=2))
     assert np.isnan(plane(tmp_path, known=0.3).around("linear", 1, of=2))
+
+
+@pytest.mark.parametrize("damage", [b"", npz(plane_arrays())[:900], npz({"x": np.zeros(3)})])
+def test_a_torn_file_is_told(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "plane.npz"
+    path.write_bytes(damage)
+    with pytest.raises(RunError, match=r"plane\.npz' cannot be read"):
+        read_plane(path)
