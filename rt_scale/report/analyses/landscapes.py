@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rt_scale.report.analyses.base import Analysed, Analysis, Asked, Picture, Table, View, configuration, listed
-from rt_scale.report.analyses.planes import PLANE, SIDES, Between, Plane, read_plane
+from rt_scale.report.analyses.planes import LINE, PLANE, SIDES, Between, Plane, read_plane
 from rt_scale.report.paper_numbers import data_title, value_text
 from rt_scale.report.results import NOTHING
 from rt_scale.spec.errors import counted
@@ -40,7 +42,7 @@ _WORDS: Mapping[Coordinates, str] = {
 
 _CAPTION = (
     "On the line from the origin to each trained student, linear between points of the grid: KL divergence to the "
-    "teacher in nats, at the student and at its highest on the way; that a tenth of the way in the other direction, "
+    "origin in nats, at the student and at its highest on the way; that a tenth of the way in the other direction, "
     "divided by that a tenth of the way to the student; and accuracies of linear probes in %."
 )
 
@@ -67,7 +69,7 @@ def landscape_runs(asked: Asked) -> list[Analysed[Landscape]]:
         networks = {side: network for side, network in point.spec.networks.items() if side in SIDES}
         at = configuration(LANDSCAPE, point, view=view_title(networks, point.spec.directions))
         at = {key: value for key, value in at.items() if key.partition(".")[0] not in SIDES}
-        path = asked.artifact(point, PLANE)
+        path = asked.artifact(point, PLANE) or asked.artifact(point, LINE)
         result = asked.results.get(point.spec.name)
         measured = {} if result is None else result.last
         plane = None if path is None else Landscape(read_plane(path, measured), networks)
@@ -107,14 +109,16 @@ def view_title(networks: Mapping[str, NetworkOf], directions: str = "networks") 
 
 
 def analysis(asked: Asked) -> Analysis:
-    """What the report shows of planes."""
+    """What the report shows of planes and lines."""
     runs = landscape_runs(asked)
     begun = [run for run in runs if run.found is not None]
-    drawn = begun[:MOST_PLANES]
-    if not drawn:
+    if not begun:
         return Analysis("Landscapes", ["No point of a plane is computed yet."], runs=runs)
+    lines = [run for run in begun if _of(run).plane.is_line]
+    drawn = [run for run in begun if run not in lines][:MOST_PLANES]
     views = [_view(run, asked) for run in drawn]
-    return Analysis("Landscapes", _said(begun), _pictures(asked, drawn), _tables(begun), views, runs)
+    pictures = [*_pictures(asked, drawn), *_line_pictures(asked, lines)]
+    return Analysis("Landscapes", _said(begun), pictures, _tables(begun), views, runs)
 
 
 def _view(run: Analysed[Landscape], asked: Asked) -> View:
@@ -199,6 +203,31 @@ def _pictures(asked: Asked, runs: Sequence[Analysed[Landscape]]) -> list[Picture
             save(draw_maps(columns, rows, coordinates, title), svg, png)
             found.append(Picture(file, f"{title}: {_WORDS[coordinates]}.", svg, png))
     return found
+
+
+def _line_pictures(asked: Asked, runs: Sequence[Analysed[Landscape]]) -> list[Picture]:
+    """What lines have along them, means over seeds."""
+    from rt_scale.report.analyses.maps import measure
+    from rt_scale.report.figures import Drawing, draw, mean_line, save
+
+    groups, panels = grouped(runs, lambda run: _column(run, network_words).title), []
+    for name in dict.fromkeys([*_WHOLE, *_ENCODER]):
+        about, lines = measure(name), []
+        for title, members in groups.items():
+            planes = [plane for run in members if name in (plane := _of(run).plane).values]
+            if planes:
+                values = np.stack([each.values[name][0] for each in planes])
+                heights = np.log10(np.maximum(values, about.low)) if about.log else 100 * values
+                lines.append(mean_line(title, planes[0].x.tolist(), heights.T.tolist(), (-math.inf, math.inf)))
+        if lines:
+            label = f"log10 {about.title}" if about.log else f"{about.title} (%)"
+            panels.append(Drawing("", "share of the way from origin to x", label, "linear", lines))
+    if not panels:
+        return []
+    title = f"Lines, {listed(data_title(run.at['data']) for run in runs)}"
+    svg, png = (asked.folder / f"line.{form}" for form in ("svg", "png"))
+    save(draw(panels, title, 2), svg, png)
+    return [Picture("line", f"{title}: means over seeds with their 95 % intervals.", svg, png)]
 
 
 def _tables(runs: Sequence[Analysed[Landscape]]) -> list[Table]:
