@@ -26,7 +26,7 @@ import torch
 from lib.measure import open_data, print_header
 from scipy import stats
 
-from rt_scale.data.catalogue import default_data_dir
+from rt_scale.data.meta import default_data_dir
 from rt_scale.experiments.options import Options, find_device
 from rt_scale.experiments.runner import run
 from rt_scale.spec.document import set_dotted

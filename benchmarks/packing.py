@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from lib import measure
 
-from rt_scale.data.catalogue import default_data_dir
+from rt_scale.data.meta import default_data_dir
 from rt_scale.experiments.batched import WARM_UP, Bench
 from rt_scale.experiments.options import Options, find_device
 from rt_scale.spec.run import RunSpec

@@ -30,7 +30,7 @@ import yaml
 from lib import measure
 from store import measure_store, seconds
 
-from rt_scale.data.catalogue import default_data_dir
+from rt_scale.data.meta import default_data_dir
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.sweep import run_sweeps

@@ -172,7 +172,7 @@ def open_store(store: Place | None = None, *, data_dir: Place | None = None) -> 
 
     InputError: the address is not valid, or the object store refuses.
     """
-    from rt_scale.data.catalogue import default_data_dir
+    from rt_scale.data.meta import default_data_dir
     from rt_scale.store.objects.store import open_place
     from rt_scale.store.objects.uri import default_place
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.meta import DataInfo
 from rt_scale.experiments.flops import meta_network
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.precision import parameter_dtype, product_dtype

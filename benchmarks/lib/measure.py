@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 import torchvision
 
-from rt_scale.data.catalogue import default_data_dir
+from rt_scale.data.meta import default_data_dir
 from rt_scale.data.prepare import Prepared, open_prepared
 from rt_scale.spec.errors import InputError
 

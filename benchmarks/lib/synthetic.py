@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rt_scale.data.datasets.base import DataInfo, Original, in_memory
+from rt_scale.data.datasets.base import Original, in_memory
+from rt_scale.data.meta import DataInfo, Request
 from rt_scale.data.prepare import Prepared, open_prepared, write_splits
-from rt_scale.data.prepared import Request, move_into_place
+from rt_scale.data.prepared import move_into_place
 
 NAME, CLASSES, SIZE = "synthetic", 10, 32
 

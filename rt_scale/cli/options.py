@@ -143,7 +143,7 @@ def send(sweep: SweepDir, folder: Path) -> None:
 
 def find_data_dir(given: Path | None) -> Path:
     """The folder of prepared data: ``given``, else the environment's or the default one."""
-    from rt_scale.data.catalogue import default_data_dir
+    from rt_scale.data.meta import default_data_dir
 
     return default_data_dir(given)
 

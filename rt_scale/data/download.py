@@ -12,22 +12,11 @@ from email.message import Message
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from rt_scale.data.catalogue import DATASETS, ORIGINALS, prepare_command
+from rt_scale.data.catalogue import DATASETS, prepare_command
 from rt_scale.data.datasets.base import DataSet
 from rt_scale.data.files import blocks, check_room, md5_of, reading, writing
-from rt_scale.data.prepared import (
-    META,
-    TEST,
-    TRAIN,
-    Meta,
-    Prepared,
-    check_target,
-    load,
-    lock,
-    move_into_place,
-    parse_meta,
-    workplace,
-)
+from rt_scale.data.meta import META, ORIGINALS, TEST, TRAIN, Meta, parse_meta
+from rt_scale.data.prepared import Prepared, check_target, load, lock, move_into_place, workplace
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.system.paths import user_path

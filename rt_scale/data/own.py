@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rt_scale.data.datasets.base import CHUNK, DataInfo, Original, Split
+from rt_scale.data.datasets.base import CHUNK, Original, Split
 from rt_scale.data.download import Progress
+from rt_scale.data.meta import DataInfo, Request
 from rt_scale.data.prepare import make_prepared
-from rt_scale.data.prepared import Prepared, Request, load, lock
+from rt_scale.data.prepared import Prepared, load, lock
 from rt_scale.plugins import check_arguments
 from rt_scale.plugins import load as load_plugin
 from rt_scale.spec.data import DataSpec

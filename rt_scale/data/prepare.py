@@ -13,19 +13,15 @@ from PIL import Image
 
 from rt_scale import __version__
 from rt_scale.data.beton import Layout, page_size, write
-from rt_scale.data.catalogue import BUNDLED, DATASETS, check_name, default_data_dir, prepare_command
+from rt_scale.data.catalogue import BUNDLED, DATASETS, prepare_command
 from rt_scale.data.datasets.base import Original, Source, Split
 from rt_scale.data.datasets.folder import read_folder
 from rt_scale.data.datasets.tree import fingerprint
 from rt_scale.data.download import Progress, data_origin, fetch, find_original
 from rt_scale.data.files import check_room, writing
+from rt_scale.data.meta import META, TEST, TRAIN, Meta, Request, check_name
 from rt_scale.data.prepared import (
-    META,
-    TEST,
-    TRAIN,
-    Meta,
     Prepared,
-    Request,
     another,
     check_target,
     load,
@@ -40,7 +36,6 @@ from rt_scale.spec.stopping import StopCheck, no_check
 
 __all__ = [
     "Prepared",
-    "default_data_dir",
     "list_prepared",
     "open_prepared",
     "prepare",

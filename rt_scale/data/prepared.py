@@ -12,61 +12,22 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from rt_scale import __version__
 from rt_scale.data.beton import Beton, open_beton, verify
-from rt_scale.data.catalogue import BUNDLED, DATASETS, check_name, prepare_command
-from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.catalogue import BUNDLED, DATASETS, prepare_command
 from rt_scale.data.files import writing
+from rt_scale.data.meta import META, TEST, TRAIN, DataInfo, Meta, Request, parse_meta
 from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.errors import InputError, some
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.system.files import TEMPORARY, replace_file, sync_folder
 
-META, TRAIN, TEST = "meta.json", "train.beton", "test.beton"
 NOISE_MEAN = 0.0
 """With this mean and ``NOISE_STD``, ``to_inputs`` leaves the values of noise unchanged, bit for bit."""
 NOISE_STD = 1 / 255
 _PAUSE = 0.1
-
-
-@dataclass(frozen=True)
-class Request:
-    """The request that a set was prepared for."""
-
-    source: str | None
-    """Absolute path of the original that the user gave; None: it was found, or is bundled."""
-    fingerprint: str
-    size: int | None
-    """Pixels that images were resized to."""
-    split_seed: int
-    """Seed of the split of a folder without train/ and test/."""
-
-
-@dataclass(frozen=True)
-class Meta:
-    """The contents of ``meta.json``."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    info: DataInfo
-    request: Request
-    sha256: dict[str, str]
-    notes: dict[str, str]
-    """Decisions made while reading the original: the split, resizing, files left out."""
-    version: str
-    format: Literal[1] = 1
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what decides a run's numbers: both files, mean and std."""
-        parts = [self.sha256[TRAIN], self.sha256[TEST], *map(repr, (*self.info.mean, *self.info.std))]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -108,26 +69,6 @@ def load_verified(name: str, data_dir: Path) -> Prepared | None:
                 reason = f"its contents have SHA-256 {actual}, written was {recorded[file]}"
                 raise _damaged(prepared.folder / file, reason)
     return prepared
-
-
-def contents_sha256(name: str, data_dir: Path) -> str | None:
-    """The recorded ``Prepared.sha256`` of the set ``name``; None if it is not prepared, or damaged."""
-    try:
-        return parse_meta((data_dir / check_name(name) / META).read_text(encoding="utf-8")).digest
-    except (OSError, ValueError):
-        return None
-
-
-def parse_meta(text: str) -> Meta:
-    """The contents of a ``meta.json``; ValueError, with the reason, if this version cannot use it."""
-    try:
-        meta = TypeAdapter(Meta).validate_json(text)
-    except ValidationError as error:
-        found = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise ValueError(f"rt-scale {__version__} cannot use it ({some(found)})") from error
-    if not {TRAIN, TEST} <= meta.sha256.keys():
-        raise ValueError("checksums are missing in it")
-    return meta
 
 
 def _read_meta(path: Path) -> Meta:

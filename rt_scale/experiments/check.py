@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Iterable
 
-from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.meta import DataInfo
 from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder

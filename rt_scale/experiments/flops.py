@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.meta import DataInfo
 from rt_scale.experiments.base import Length
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
@@ -212,8 +212,8 @@ class _Counter:
         if self.spec.learns_labels:
             tested = self._classifying() if roles else self._classifying() + self._embedding(self.size)
             evaluation += tested * (self.info.test / self.batch)
-        if (curvature := self.spec.probe.curvature) is not None:  # a product takes about two steps
-            evaluation += self._student() * (2 * curvature.products * curvature.images / self.batch)
+        if (curvature := self.spec.probe.curvature) is not None:  # a product is a step, and a backward pass of it
+            evaluation += self._student() * (3 * curvature.products * curvature.images / self.batch)
         # The last batch of an epoch may be smaller.
         step = self._step() * (self.samples / self.batch / run_length(self.spec, self.info.train).epoch)
         return RunWork(Phase(start, once), Phase(step), Phase(evaluation, fit * each))

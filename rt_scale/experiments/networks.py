@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.meta import DataInfo
 from rt_scale.data.prepared import KnownData, NoiseSet, Prepared, load
 from rt_scale.experiments.dependencies import START, TEACHER
 from rt_scale.models.networks import Network, build_network

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from rt_scale.data.augment.draws import augment_generator
 from rt_scale.data.augment.views import augmented_inputs
-from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import Loader
 from rt_scale.data.loaders.resident import Resident, ResidentLoader
+from rt_scale.data.meta import DataInfo
 from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.data.subsets import nested_subset, noisy_labels
 from rt_scale.experiments.check import constant_targets

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rt_scale.data.prepared import META, contents_sha256
+from rt_scale.data.meta import META, contents_sha256
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import all_runs

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rt_scale.data.beton import Beton
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.meta import DataInfo
 from rt_scale.data.prepare import list_prepared
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.grid import grouped

@@ -10,42 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pydantic import ConfigDict
 
 from rt_scale.data.files import blocks, check_room, md5_of, reading, writing
+from rt_scale.data.meta import DataInfo
 from rt_scale.spec.errors import InputError
 
 CHUNK = 4096
 """Images a chunk."""
 PUBLISHED = "published values, as used throughout the literature; of the training images"
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """The description of a data set of square images with one label each."""
-
-    __pydantic_config__ = ConfigDict(extra="ignore")  # earlier versions recorded how the original was read, too
-
-    name: str
-    title: str
-    """The name in tables and figures."""
-    classes: tuple[str, ...]
-    """Class names; a label is a position in it."""
-    size: int
-    """Height and width in pixels."""
-    channels: int
-    """1 (grey) or 3 (red, green, blue)."""
-    train: int
-    test: int
-    mean: tuple[float, ...]
-    """Per channel, of training pixels scaled to [0, 1]; empty: measured when the set is prepared."""
-    std: tuple[float, ...]
-    """As ``mean``; 1 for a constant channel."""
-    stats_source: str
-    origin: str
-    """The source of the original, one sentence."""
-    labelled: bool = True
-    """Whether training images have labels; without them a student can be distilled on the set but not probed on it."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import NoReturn
 
 import numpy as np
 
-from rt_scale.data.datasets.base import DataInfo, Original, Source, Split
+from rt_scale.data.datasets.base import Original, Source, Split
 from rt_scale.data.datasets.images import GREY, Decoder, name_of, opened, plain, scaling_note
 from rt_scale.data.datasets.tree import Parts, Tree, open_tree
+from rt_scale.data.meta import DataInfo
 from rt_scale.data.subsets import stratified_split
 from rt_scale.spec.errors import InputError, counted, printable, some
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from rt_scale.data.datasets.base import CHUNK, DataInfo
+from rt_scale.data.datasets.base import CHUNK
 from rt_scale.data.datasets.tree import Parts, Tree
 from rt_scale.data.files import reading
+from rt_scale.data.meta import DataInfo
 from rt_scale.spec.errors import InputError, counted, printable
 from rt_scale.system.machine import allowed_cores
 

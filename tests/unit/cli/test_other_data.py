@@ -14,8 +14,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
+from rt_scale.data.meta import contents_sha256
 from rt_scale.data.prepare import open_prepared
-from rt_scale.data.prepared import contents_sha256
 from rt_scale.ray_backend import sweep as driver
 from rt_scale.report import board
 from rt_scale.spec.errors import InputError

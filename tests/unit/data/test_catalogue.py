@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.data.catalogue import BUNDLED, DATASETS, check_name, default_data_dir, prepare_command
+from rt_scale.data.catalogue import BUNDLED, DATASETS, prepare_command
 from rt_scale.data.datasets.base import DataSet
-from rt_scale.spec.errors import InputError
+from rt_scale.data.meta import check_name
 
 
 @pytest.mark.parametrize("data", DATASETS.values(), ids=DATASETS)
@@ -37,32 +37,9 @@ def test_known_sizes() -> None:
     }
 
 
-def test_the_data_folder_is_given_or_named_or_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("RT_SCALE_DATA", raising=False)
-    assert default_data_dir() == Path("/home/me/.cache/rt-scale")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert default_data_dir() == Path("/cache/rt-scale")
-    monkeypatch.setenv("RT_SCALE_DATA", "~/data")
-    assert default_data_dir() == Path("/home/me/data")
-    assert default_data_dir(Path("~/mine")) == Path("/home/me/mine")
-
-
 def test_the_command_is_the_one_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RT_SCALE_DATA", "/data")
     assert prepare_command("cifar10", Path("/data")) == "rt-scale data prepare cifar10"
     assert prepare_command("pets", Path("/data")) == "rt-scale data prepare pets --from FOLDER"
     elsewhere = prepare_command("mnist", Path("/my data"))
     assert elsewhere == "rt-scale data prepare mnist --data-dir '/my data'"
-
-
-@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", ".hidden", "-rf", "a b", "originals", "a" * 65, "a\n"])
-def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match="cannot name a data set"):
-        check_name(name)
-
-
-@pytest.mark.parametrize("name", ["pets", "cifar10_jpeg", "A-1", "a" * 64])
-def test_good_names_pass(name: str) -> None:
-    assert check_name(name) == name

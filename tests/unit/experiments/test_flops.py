@@ -117,6 +117,14 @@ def test_every_probe_counts(change: dict[str, Any]) -> None:
     assert counted(probe=change).evaluation.alone.product != counted().evaluation.alone.product
 
 
+def test_curvature_costs_three_steps_an_image_and_product() -> None:
+    asked = {"images": 64, "eigenvalues": 2, "iterations": 5, "vectors": 6}
+    plain, measured = counted(), counted(probe={"curvature": asked})
+    extra = measured.evaluation.shared.network - plain.evaluation.shared.network
+    student = 3 * (forward(lambda: meta_network(spec(), DIGITS)(torch.empty(64, 1, 8, 8, device="meta"))))
+    assert extra == pytest.approx(3 * 16 * student, rel=0.05)
+
+
 def test_what_is_not_probed_costs_nothing() -> None:
     whole, alone = counted(), counted(probe={"baselines": False})
     teacher = whole.start.shared.network - alone.start.shared.network

@@ -12,7 +12,7 @@ from PIL import Image
 
 from rt_scale.data.beton import Beton, open_beton, write
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.meta import DataInfo
 from rt_scale.data.prepare import open_prepared
 from rt_scale.report import data_sets
 from rt_scale.report.data_sets import choose, data_notes, data_rows, draw, save

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.data.catalogue import default_data_dir
 from rt_scale.data.download import fetch
+from rt_scale.data.meta import default_data_dir
 from rt_scale.ray_backend.local_ray import token_file
 from rt_scale.spec.errors import InputError
 from rt_scale.store.bundle.format import default_cache
