@@ -95,7 +95,8 @@ class Plane:
         start, end = self.corners[0], self.corners[corner]
         places = start + shares[:, None] * (end - start)
         if self.is_line:
-            return np.interp(places[:, 0], self.x, self.values[measure][0], math.nan, math.nan)
+            along: Array = np.interp(places[:, 0], self.x, self.values[measure][0], math.nan, math.nan)
+            return along
         look = RegularGridInterpolator((self.y, self.x), self.values[measure], bounds_error=False, fill_value=np.nan)
         found: Array = look(places[:, ::-1])
         return found
