@@ -33,10 +33,10 @@ class Landscape(Experiment[LandscapeSpec]):
         info, run = data.main.info, spec.origin.run
         train, least = training_samples(run, data.main), len(info.classes) if info.labelled else 1
         for field in ("images", "probe_images"):
-            asked, there = getattr(spec, field), min(train, info.test)
+            asked, there = getattr(spec, field), max(train, info.test)
             if asked is not None and not least <= asked <= there:
                 raise InputError(
-                    f"{field} is {asked:,}, but the smaller split of '{info.name}' has {there:,} images here, and each "
+                    f"{field} is {asked:,}, but the larger split of '{info.name}' has {there:,} images here, and each "
                     f"class gives at least one: give a number from {least} to {there:,}, or null for all of both."
                 )
         if spec.probed and not info.labelled:
@@ -44,7 +44,7 @@ class Landscape(Experiment[LandscapeSpec]):
                 f"measures names {', '.join(spec.probed)}, but images of '{info.name}' have no labels to probe with: "
                 "name losses alone, e.g. [kl_train, kl_test]."
             )
-        fitted = spec.probe_images or train
+        fitted = min(spec.probe_images or train, train)
         if any(name.startswith("knn") for name in spec.probed) and not 1 <= run.probe.knn <= fitted:
             raise InputError(
                 f"measures names knn, and probe.knn of origin.run is {run.probe.knn}: there must be 1 to {fitted:,} "
@@ -106,8 +106,8 @@ def _work(spec: LandscapeSpec, info: DataInfo) -> RunWork:
     run, network = spec.origin.run, meta_network(spec.origin.run, info)
     there = {"train": run.data.samples or info.train, "test": info.test}
     of_losses = [count for split, count in there.items() if any(name.endswith(split) for name in spec.measures)]
-    compared = sum(spec.images or count for count in of_losses)
-    probed = {split: spec.probe_images or count for split, count in there.items()} if spec.probed else {}
+    compared = sum(min(spec.images or count, count) for count in of_losses)
+    probed = {split: min(spec.probe_images or count, count) for split, count in there.items()} if spec.probed else {}
     logits = compared * run.projector.out_dim
     sums = 4 * 3 * sum(each.numel() for each in network.parameters())
     # Logits once more for those of origin, which are kept only where they fit.

@@ -234,7 +234,7 @@ class PlaneRun:
         spec, run = self.spec, self.spec.origin.run
         among = np.arange(beton.samples) if subset is None else subset
         chosen = np.arange(0)
-        for number in sorted(each or len(among) for each in (spec.images, spec.probe_images)):
+        for number in sorted(min(each or len(among), len(among)) for each in (spec.images, spec.probe_images)):
             more = among[nested_subset(beton.labels[among], number, spec.seeds.data)]
             chosen = np.concatenate([chosen, more[~np.isin(more, chosen)]])
         loader = ResidentLoader(

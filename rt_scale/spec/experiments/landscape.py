@@ -86,7 +86,7 @@ class LandscapeSpec(RunSpec):
     """What is measured at a point: losses on both splits, in nats, of its softmax of outputs (kl to that of origin,
     cross_entropy, entropy) and of embeddings (kl_embedding), and accuracies of probes."""
     images: Annotated[int, Field(ge=1, le=MOST)] | None = None
-    """Images of each split, balanced over the classes, for losses; null: all. A few hundred give KL to 1 %."""
+    """Images of each split, at most, balanced over the classes, for losses; null: all. A few hundred give KL to 1 %."""
     probe_images: Annotated[int, Field(ge=1, le=MOST)] | None = None
     """Images of each split, likewise, for probes; null: all. Probes are fitted as those of ``origin.run``; linear ones
     take as many steps as on all images."""

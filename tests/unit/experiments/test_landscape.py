@@ -217,8 +217,8 @@ def test_a_student_that_did_not_move(settings: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"images": 61}, r"images is 61.*10 to 60"),
-        ({"probe_images": 9}, r"probe_images is 9.*10 to 60"),
+        ({"images": 361}, r"images is 361.*10 to 360"),
+        ({"probe_images": 9}, r"probe_images is 9.*10 to 360"),
         ({"measures": ["knn"], "origin.run.probe.knn": 0}, "1 to 60"),
         ({"measures": ["knn_standardized"], "probe_images": 20, "origin.run.probe.knn": 21}, "1 to 20"),
     ],

@@ -7,12 +7,14 @@ from typing import Any, get_args
 import pytest
 
 from rt_scale.analyses.measures import NAMES
+from rt_scale.analyses.plane import axis
 from rt_scale.spec.document import build_run, resolve_same, set_dotted
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.experiments.landscape import LandscapeSpec, Measure
 from rt_scale.spec.grid import refuse_large_runs
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.sweep import parse_sweep
+from tests.unit.spec.sweep_files import hashes, runs
 
 RUN: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_1"}, "student": {"alpha": 0.5}}
 PLANE: dict[str, Any] = {
@@ -152,3 +154,29 @@ def test_4_million_points_need_a_confirmation() -> None:
         refuse_large_runs([plane(), plane({"points": [2001, 2001]})])
     with pytest.raises(InputError, match="pass yes"):
         refuse_large_runs([plane({"points": [2001, 2001]})], "pass yes=True")
+
+
+@pytest.mark.parametrize("folder", ["paper", "small"])
+def test_figure_5_has_both_views_and_figure_14_a_crop(folder: str) -> None:
+    views = [spec for spec in runs(folder, "fig5") if isinstance(spec, LandscapeSpec)]
+    assert len(views) == 6
+    for spec in views:
+        assert (spec.origin.take, spec.y.take, spec.y.run.student.alpha) == ("teacher", "student", 1)
+        assert spec.x.run == (spec.y.run if spec.x.take == "init" else spec.origin.run)
+        for low, high in spec.window:
+            grid = axis(low, high, spec.points[0]).tolist()
+            assert {0.0, 1.0} <= set(grid), "the networks are on points of the grid"
+    assert {spec.x.take for spec in views} == {"init", "student"}
+    for spec in runs(folder, "fig14"):
+        assert isinstance(spec, LandscapeSpec)
+        (shared,) = (view for view in views if view.x == spec.x and view.y == spec.y)
+        assert shared.origin == spec.origin
+        assert spec.window != shared.window
+        assert 0.0 in axis(*spec.window[1], spec.points[1]).tolist()
+
+
+def test_the_papers_planes_go_through_the_networks_of_figure_3() -> None:
+    for spec in runs("paper", "fig5"):
+        assert isinstance(spec, LandscapeSpec)
+        assert (spec.points, spec.images, spec.probe_images) == ((51, 51), None, None)
+        assert {run.hash for run in spec.dependencies if not isinstance(run, LandscapeSpec)} <= hashes("paper", "fig3")
