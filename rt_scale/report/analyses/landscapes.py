@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rt_scale.report.analyses.base import Analysed, Analysis, Asked, Picture, Table, View, configuration, listed
 from rt_scale.report.analyses.planes import LINE, PLANE, SIDES, Between, Plane, read_plane
 from rt_scale.report.paper_numbers import data_title, value_text
@@ -110,14 +108,16 @@ def view_title(networks: Mapping[str, NetworkOf], directions: str = "networks") 
 
 def analysis(asked: Asked) -> Analysis:
     """What the report shows of planes and lines."""
+    from rt_scale.report.analyses.lines import line_pictures
+
     runs = landscape_runs(asked)
     begun = [run for run in runs if run.found is not None]
     if not begun:
         return Analysis("Landscapes", ["No point of a plane is computed yet."], runs=runs)
-    lines = [run for run in begun if _of(run).plane.is_line]
+    lines = [run for run in begun if of(run).plane.is_line]
     drawn = [run for run in begun if run not in lines][:MOST_PLANES]
     views = [_view(run, asked) for run in drawn]
-    pictures = [*_pictures(asked, drawn), *_line_pictures(asked, lines)]
+    pictures = [*_pictures(asked, drawn), *line_pictures(asked, lines)]
     return Analysis("Landscapes", _said(begun), pictures, _tables(begun), views, runs)
 
 
@@ -131,21 +131,25 @@ def _view(run: Analysed[Landscape], asked: Asked) -> View:
     return View(f"view-{run.run}", f"{column.title}, seed {run.seed}", surface(column, list(shown)), files)
 
 
-def _column(run: Analysed[Landscape], name: Callable[[NetworkOf], str]) -> Column:
-    """A plane with its title, which says how much of it is computed."""
-    from rt_scale.report.analyses.maps import Column
-
-    found = _of(run)
-    done, size = int(found.plane.computed.sum()), found.plane.computed.size
+def title_of(run: Analysed[Landscape]) -> str:
+    """The view, the axes of the sweep besides the networks, and how much is computed."""
+    done, size = int(of(run).plane.computed.sum()), of(run).plane.computed.size
     axes = [f"{name} {value_text(key, run.at[key])}" for key, name in axis_names(_axes(run)).items()]
     part = f"{done:,} of {size:,} points" if done < size else ""
-    title = ", ".join(word for word in (run.at["view"], *axes, part) if word)
-    return Column(
-        title, found.plane, [name(found.networks[side]) if side in found.networks else side for side in SIDES]
-    )
+    return ", ".join(word for word in (run.at["view"], *axes, part) if word)
 
 
-def _of(run: Analysed[Landscape]) -> Landscape:
+def _column(run: Analysed[Landscape], name: Callable[[NetworkOf], str]) -> Column:
+    """A plane with its title."""
+    from rt_scale.report.analyses.maps import Column
+
+    found = of(run)
+    names = [name(found.networks[side]) if side in found.networks else side for side in SIDES]
+    return Column(title_of(run), found.plane, names)
+
+
+def of(run: Analysed[Landscape]) -> Landscape:
+    """What a begun run has found."""
     assert run.found is not None
     return run.found
 
@@ -157,8 +161,8 @@ def _axes(run: Analysed[Landscape]) -> list[str]:
 
 def _said(runs: Sequence[Analysed[Landscape]]) -> list[str]:
     """What was computed, on how many images, how far."""
-    done = sum(int(_of(run).plane.computed.sum()) for run in runs)
-    size = sum(_of(run).plane.computed.size for run in runs)
+    done = sum(int(of(run).plane.computed.sum()) for run in runs)
+    size = sum(of(run).plane.computed.size for run in runs)
     statistics = listed(map(str, _field(runs, "statistics")))
     found = [
         f"{counted(len(runs), 'plane')}, {done:,} of {size:,} points computed, losses on {_images(runs, 'images')} "
@@ -205,37 +209,12 @@ def _pictures(asked: Asked, runs: Sequence[Analysed[Landscape]]) -> list[Picture
     return found
 
 
-def _line_pictures(asked: Asked, runs: Sequence[Analysed[Landscape]]) -> list[Picture]:
-    """What lines have along them, means over seeds."""
-    from rt_scale.report.analyses.maps import measure
-    from rt_scale.report.figures import Drawing, draw, mean_line, save
-
-    groups, panels = grouped(runs, lambda run: _column(run, network_words).title), []
-    for name in dict.fromkeys([*_WHOLE, *_ENCODER]):
-        about, lines = measure(name), []
-        for title, members in groups.items():
-            planes = [plane for run in members if name in (plane := _of(run).plane).values]
-            if planes:
-                values = np.stack([each.values[name][0] for each in planes])
-                heights = np.log10(np.maximum(values, about.low)) if about.log else 100 * values
-                lines.append(mean_line(title, planes[0].x.tolist(), heights.T.tolist(), (-math.inf, math.inf)))
-        if lines:
-            label = f"log10 {about.title}" if about.log else f"{about.title} (%)"
-            panels.append(Drawing("", "share of the way from origin to x", label, "linear", lines))
-    if not panels:
-        return []
-    title = f"Lines, {listed(data_title(run.at['data']) for run in runs)}"
-    svg, png = (asked.folder / f"line.{form}" for form in ("svg", "png"))
-    save(draw(panels, title, 2), svg, png)
-    return [Picture("line", f"{title}: means over seeds with their 95 % intervals.", svg, png)]
-
-
 def _tables(runs: Sequence[Analysed[Landscape]]) -> list[Table]:
     """What lies between the origin and each trained student, without columns of what was not measured."""
     probes = [f"{words}, {where}" for words in ("linear", "standardised") for where in ("origin", "there")]
     rows = [["plane", "seed", "to", "KL there", "highest on the way", "highest / there", "KL(-0.1) / KL(0.1)", *probes]]
     for run in runs:
-        found = _of(run)
+        found = of(run)
         for corner, network in found.students.items():
             between = Between.of(found.plane, corner)
             numbers = [between.end, between.highest, between.barrier, between.asymmetry]

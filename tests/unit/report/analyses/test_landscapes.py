@@ -20,7 +20,7 @@ from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 from tests.records import run_result
-from tests.unit.report.analyses.planes import line_arrays, npz, plane_arrays
+from tests.unit.report.analyses.planes import npz, plane_arrays
 
 RUN = {"kind": "distill", "data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 FAR = {**RUN, "student": {"alpha": 1.0}}
@@ -140,21 +140,3 @@ def test_planes_are_exported_by_the_names_of_their_runs(store: Store, tmp_path: 
     assert all(path.exists() for path in written)
     with pytest.raises(InputError, match="None of these runs"):
         export_planes([SweepRuns(SWEEP, POINTS[2:], store)], tmp_path / "out")
-
-
-def test_lines_are_means_over_seeds(tmp_path: Path) -> None:
-    base = {key: value for key, value in FILE["base"].items() if key not in ("y", "points")}
-    points = expand(SweepSpec.model_validate({"name": "lines", "base": {**base, "points": [21]}, "seeds": 3}))
-    store = Store(tmp_path / "store")
-    for point in points:
-        run = store.run(point.spec)
-        with run.acquire():
-            run.write_spec(point.spec)
-            run.save_artifact("line.npz", npz(line_arrays()))
-    states = {point.spec.name: "running" for point in points}
-    found = analysis(Asked(points, {}, states, store, tmp_path / "report", "last", None))
-    assert [picture.name for picture in found.pictures] == ["line"]
-    assert found.views == []
-    drawn = found.pictures[0].svg.read_text()
-    assert all(word in drawn for word in ("log10 KL to origin", "linear probe (%)", "teacher, student, alpha 0"))
-    assert {row[2] for row in found.tables[0].rows[1:]} == {"student, alpha 0"}
