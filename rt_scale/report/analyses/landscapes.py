@@ -107,14 +107,18 @@ def view_title(networks: Mapping[str, NetworkOf], directions: str = "networks") 
 
 
 def analysis(asked: Asked) -> Analysis:
-    """What the report shows of planes."""
+    """What the report shows of planes and lines."""
+    from rt_scale.report.analyses.lines import line_pictures
+
     runs = landscape_runs(asked)
+    lines = line_pictures(asked, runs)
     begun = [run for run in runs if run.found is not None]
     drawn = begun[:MOST_PLANES]
     if not drawn:
-        return Analysis("Landscapes", ["No point of a plane is computed yet."], runs=runs)
+        said = [] if lines else ["No point of a plane is computed yet."]
+        return Analysis("Landscapes", said, lines, runs=runs)
     views = [_view(run, asked) for run in drawn]
-    return Analysis("Landscapes", _said(begun), _pictures(asked, drawn), _tables(begun), views, runs)
+    return Analysis("Landscapes", _said(begun), [*_pictures(asked, drawn), *lines], _tables(begun), views, runs)
 
 
 def _view(run: Analysed[Landscape], asked: Asked) -> View:
