@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rt_scale.losses.kl import kl_rows, softmax_rows
+from rt_scale.losses.kl import joined, kl_rows, row_dot, softmax_rows
 from rt_scale.spec.errors import unknown_name
 from rt_scale.spec.training import DISTANCES
 
@@ -105,7 +105,7 @@ class _Views:
             )
 
         def weights(times: Counter[int], views: int) -> Tensor:
-            return _joined(
+            return joined(
                 [student_logits.new_full((batch,), times[view] / len(pairs) / batch) for view in range(views)]
             )
 
@@ -123,12 +123,7 @@ class _Views:
             logits, normalisers = (each[j] for each in ours)
             taught, normalised, target = (each[i] for each in theirs)
             rows.append(kl_rows(logits, taught, target, normalisers - normalised))
-        return _joined(rows).mean()
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    """The concatenated vectors; a single one is returned as it is, to launch no kernel."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return joined(rows).mean()
 
 
 def _mean_target(views: Sequence[Tensor]) -> Tensor:
@@ -165,14 +160,14 @@ class _SoftCrossEntropy(torch.autograd.Function):
         for teachers, students in views.partners.items():
             target = _mean_target([taught[teacher] for teacher in teachers])
             for student in students:
-                overlaps[student] = _row_dot(target, logits[student])
+                overlaps[student] = row_dot(target, logits[student])
                 # d loss / d logits = w (p - t), because the targets of a row sum to 1.
                 differences[student].sub_(target)
             del target  # free its memory before the next one
         ctx.save_for_backward(predictions, views.students)
         ctx.mark_non_differentiable(student_entropy)
         parts = [overlaps[j] if j in overlaps else normaliser.new_zeros(views.batch) for j in range(len(logits))]
-        return torch.dot(views.students, normaliser - _joined(parts)), kl, student_entropy
+        return torch.dot(views.students, normaliser - joined(parts)), kl, student_entropy
 
     @staticmethod
     @once_differentiable
@@ -223,11 +218,3 @@ def _row_squares(a: Tensor) -> Tensor:
     """Squared l2 norms [B] of rows [B, m]."""
     norms: Tensor = torch.linalg.vector_norm(a, dim=1)
     return norms.square()
-
-
-def _row_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products [B] of the rows of two [B, m] tensors, without a third one."""
-    if a.is_cuda and a.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
-        # Not in tf32: its rounding is larger than the differences of such sums.
-        return torch.cat([(x * y).sum(dim=1) for x, y in zip(torch.split(a, 32), torch.split(b, 32), strict=True)])
-    return torch.bmm(a.unsqueeze(1), b.unsqueeze(2)).flatten()

@@ -34,7 +34,7 @@ def kl_rows(student: Tensor, teacher: Tensor, probabilities: Tensor, normalisers
 def compared_rows(student: Tensor, teacher: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
     """``mean_and_excess`` of the differences of all rows, each [B]; arguments as of ``kl_rows``."""
     found = [mean_and_excess(*block) for block in _blocks(student, teacher, probabilities)]
-    means, excesses = (torch.cat(each) for each in zip(*found, strict=True))
+    means, excesses = (joined(each) for each in zip(*found, strict=True))
     return means, excesses
 
 
@@ -46,9 +46,9 @@ def softmax_rows(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         torch.softmax(row, dim=1, out=softmax)
         # From the largest logit and its probability, >= 1 / m: logsumexp would read all logits several times more.
         normalisers = row.amax(dim=1) - softmax.amax(dim=1).log()
-        mean = torch.mul(softmax, row, out=products[: len(row)]).sum(dim=1)
+        mean = _inner(softmax, row, products[: len(row)])
         found.append((normalisers, normalisers - mean))
-    normaliser, entropy = (torch.cat(each) for each in zip(*found, strict=True))
+    normaliser, entropy = (joined(each) for each in zip(*found, strict=True))
     return probabilities, normaliser, entropy
 
 
@@ -72,16 +72,40 @@ def mean_and_excess(differences: Tensor, probabilities: Tensor, spare: Tensor, o
 
     ``differences`` and two scratch tensors of its shape are overwritten.
     """
-    mean = torch.mul(probabilities, differences, out=spare).sum(dim=1)
+    mean = _inner(probabilities, differences, spare)
     differences.sub_(mean[:, None])
     # expm1(x) - x is x^2 / 2, to x / 3, where rounding of expm1(x), to eps / x, would be larger.
     limit = (3 * torch.finfo(differences.dtype).eps) ** 0.5
     large = torch.ops.aten.hardshrink.out(differences, limit, out=spare)
     differences.sub_(large)  # 0 where they are large, as ``large`` is where they are small
     terms = torch.expm1(large, out=other).sub_(large).addcmul_(differences, differences, value=0.5)
-    return mean, terms.mul_(probabilities).sum(dim=1)
+    return mean, _inner(terms, probabilities, spare)
 
 
 def from_excess(excess: Tensor, difference: Tensor) -> Tensor:
     """KL [B] from E_p[expm1(d') - d'] [B], which may overflow; then it is ``difference``, the formula's left side."""
     return torch.where(excess < 1, excess.log1p(), difference)
+
+
+def joined(parts: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+    """The concatenated vectors; a single one is returned as it is, to launch no kernel."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def row_dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products [B] of the rows of two [B, m] tensors, without a third one."""
+    if _in_tf32(a):
+        return torch.cat([(x * y).sum(dim=1) for x, y in zip(torch.split(a, 32), torch.split(b, 32), strict=True)])
+    return torch.bmm(a.unsqueeze(1), b.unsqueeze(2)).flatten()
+
+
+def _inner(a: Tensor, b: Tensor, scratch: Tensor) -> Tensor:
+    """The same with a scratch tensor [B, m]: faster on a CPU, where a GPU launches one kernel more."""
+    if a.is_cuda and not _in_tf32(a):
+        return row_dot(a, b)
+    return torch.mul(a, b, out=scratch).sum(dim=1)
+
+
+def _in_tf32(a: Tensor) -> bool:
+    """Whether matrix products of ``a`` are in tf32, whose rounding is larger than the differences of such sums."""
+    return a.is_cuda and a.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32

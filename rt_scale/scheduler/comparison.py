@@ -10,6 +10,7 @@ from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.differences import told_apart
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.metrics import ProbeName, parse_extra_name, parse_probe_name
 from rt_scale.store.store import Store
@@ -105,11 +106,16 @@ PLAIN = ("train/loss", "train/kl", "distance/from_init", "distance/from_teacher"
 
 def board_metrics(points: Sequence[Point]) -> list[str]:
     """Tags for the HParams columns, of which TensorBoard shows the first five at first, and for charts of means."""
-    found: dict[str, None] = {}
-    for point in points:
-        labelled = _labelled(point.spec.main_set)
-        found |= dict.fromkeys(name for name in point.spec.logged if labelled or not _of_own_set(name))
-    return _in_order(found)
+    of_trainings: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for spec in (point.spec for point in points):
+        labelled = _labelled(spec.main_set)
+        shown = dict.fromkeys(name for name in spec.logged if labelled or not _of_own_set(name))
+        if isinstance(spec, TrainingSpec):
+            of_trainings |= shown
+        else:
+            others |= shown
+    return [*_in_order(of_trainings), *others]
 
 
 def _other_metrics(points: Sequence[Point], store: Store) -> list[str]:

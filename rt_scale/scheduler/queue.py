@@ -163,6 +163,7 @@ class Queue:
         self._needed_by: dict[str, list[_Entry]] = {}
         self._later: list[tuple[float, int]] = []
         self._over: dict[str, JobOutcome] = {}
+        self._untried: dict[str, str] = {}
         self._wanted = {job.name: job for job in jobs}
         for job in list(self._wanted.values()):
             self.add(job)
@@ -200,7 +201,7 @@ class Queue:
             return
         lost = [need for need in needs if need in self._over]
         if lost:
-            self._give_up(entry, _without(lost[0], self._over[lost[0]].why))
+            self._give_up(entry, lost[0])
         elif not needs:
             self._make_ready(entry)
 
@@ -336,14 +337,15 @@ class Queue:
         for dependent in self._needed_by.pop(name, ()):
             dependent.needs.discard(name)
             if how.state is not JobState.DONE:
-                self._give_up(dependent, _without(name, how.why))
+                self._give_up(dependent, name)
             elif not dependent.needs and dependent.job.name not in self._over:
                 self._make_ready(dependent)
 
-    def _give_up(self, entry: _Entry, why: str) -> None:
-        if entry.job.name not in self._over:
-            self._settle(entry, JobOutcome(JobState.FAILED, why))
-
-
-def _without(name: str, why: str) -> str:
-    return f"The run {name}, which it starts from, has no result: {why}"
+    def _give_up(self, entry: _Entry, lost: str) -> None:
+        """Do not try a run that needs ``lost``; of a chain of runs all name the one that failed."""
+        if entry.job.name in self._over:
+            return
+        if lost not in self._untried:
+            self._untried[lost] = f"The run {lost}, which it starts from, has no result: {self._over[lost].why}"
+        self._untried[entry.job.name] = self._untried[lost]
+        self._settle(entry, JobOutcome(JobState.FAILED, self._untried[lost]))

@@ -123,6 +123,10 @@ def test_what_a_classifier_reaches_is_a_column_of_supervised_sweeps_alone() -> N
     assert not [tag for tag in board_metrics(distilled) if "accuracy" in tag]
     assert "train/kl" in board_metrics(distilled)
     assert {"test/accuracy", "train/accuracy", "train/kl"} < set(board_metrics([*supervised, *distilled]))
+    lines = {"kind": "connect", "ends": {"run": classifier, "vary": "seeds.order", "values": [1, 2]}}
+    connected = expand(SweepSpec(name="a", base=lines))
+    assert board_metrics(connected) == list(connected[0].spec.logged)
+    assert board_metrics([*supervised, *connected])[0] == "test/accuracy"
 
 
 def test_student_teacher_and_loss_come_first_as_five_columns_are_shown_at_first() -> None:

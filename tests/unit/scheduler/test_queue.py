@@ -174,6 +174,7 @@ def test_one_that_fails_takes_those_along_that_start_from_it(store: Store) -> No
     assert queue.finished
     assert set(queue.failed) == {first.name, second.name, after(second).name}
     assert queue.failed[second.name] == f"The run {first.name}, which it starts from, has no result: it diverged."
+    assert queue.failed[after(second).name] == queue.failed[second.name]  # not a sentence for every run between
     assert len([error for _, error in told.ends if error]) == 3
     queue.add(Job("late", after(first, 5), ONE))
     assert queue.finished
