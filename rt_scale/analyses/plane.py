@@ -99,11 +99,6 @@ def orthonormal(gram: np.ndarray, points: np.ndarray, of: str = "least_norm") ->
     return np.asarray((points - centre(gram, of)) @ np.linalg.cholesky(gram[1:, 1:]))
 
 
-def affine(gram: np.ndarray, points: np.ndarray, of: str = "least_norm") -> np.ndarray:
-    """The inverse of :func:`orthonormal`: affine coordinates [..., 2], such as those of a window's corners."""
-    return np.asarray(points @ np.linalg.inv(np.linalg.cholesky(gram[1:, 1:])) + centre(gram, of))
-
-
 def coarse_first(width: int, height: int = 1) -> np.ndarray:
     """All points (row, column) of a grid, int64 [width * height, 2]: coarse everywhere, then ever finer.
 

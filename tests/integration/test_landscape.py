@@ -30,7 +30,7 @@ PLANE: dict[str, Any] = {
             "encoder": {"name": "convnet_8_2"},
             "projector": {"hidden": [32], "bottleneck": 16, "out_dim": 256},
             "train": {"epochs": 2},
-            "probe": {"every": None, "epochs": 2, "knn": 0},
+            "probe": {"every": None, "epochs": 2, "knn": 5},
         },
     },
     "x": {"run": "same"},
