@@ -100,7 +100,7 @@ def points_here(spec: LandscapeSpec) -> int:
 
 
 def _work(spec: LandscapeSpec, info: DataInfo) -> RunWork:
-    """The work of a plane, which begins with origin's own pass and the three corners."""
+    """The work of a plane, which begins with origin's own pass, the corners and the path."""
     from rt_scale.experiments.flops import OBJECTIVE_PASSES, Phase, RunWork, Work, forward_work, meta_network
 
     run, network = spec.origin.run, meta_network(spec.origin.run, info)
@@ -116,7 +116,7 @@ def _work(spec: LandscapeSpec, info: DataInfo) -> RunWork:
     if spec.probed:
         sizes = network.encoder.embed_dim, len(info.classes)
         point += _probing(spec, there["train"], probed["train"], probed["test"], *sizes)
-    return RunWork(Phase(point * 4), Phase(point), Phase(Work()))
+    return RunWork(Phase(point * (2 + len(spec.points) + len(spec.path))), Phase(point), Phase(Work()))
 
 
 def _probing(spec: LandscapeSpec, steps_of: int, train: int, test: int, width: int, classes: int) -> Work:
