@@ -22,7 +22,7 @@ TOGETHER = 8
 
 
 class Landscape(Experiment[LandscapeSpec]):
-    """A plane, whose values are ``artifacts/plane.npz`` from the first points on."""
+    """A plane or line, whose values are ``artifacts/plane.npz`` or ``line.npz`` from the first points on."""
 
     spec = LandscapeSpec
 

@@ -21,7 +21,7 @@ from rt_scale.report.results import ProbedRun, Series, Which, probe_metric
 from rt_scale.report.statistics import DIFFERENCES, estimate
 from rt_scale.spec.grid import axis_names, grouped
 from rt_scale.spec.metrics import ACCURACY as PROBED
-from rt_scale.spec.metrics import metric_bounds
+from rt_scale.spec.metrics import Bounds, metric_bounds
 
 Colour = str | tuple[float, float, float, float]
 Style = Literal["ours", "teacher", "input", "paper"]
@@ -146,8 +146,16 @@ def _curve(metric: str, run: ProbedRun, metrics: Mapping[str, Series]) -> Sequen
 
 
 def _line(label: str, x: Sequence[Any], values: Sequence[Sequence[float]], metric: str) -> Line:
-    """The means at every position, with their intervals; accuracies and gains in percent."""
-    factor, bounds = (100, OF_PROBES[metric]) if metric in OF_PROBES else (1, metric_bounds(metric))
+    """The means at every position; accuracies and gains in percent."""
+    if metric in OF_PROBES:
+        return mean_line(label, x, values, OF_PROBES[metric], 100)
+    return mean_line(label, x, values, metric_bounds(metric))
+
+
+def mean_line(
+    label: str, x: Sequence[Any], values: Sequence[Sequence[float]], bounds: Bounds, factor: float = 1
+) -> Line:
+    """The means at every position with their intervals, of values within ``bounds``, drawn times ``factor``."""
     summaries = [estimate(column, bounds) for column in values]
     parts = [[getattr(each, part) for each in summaries] for part in ("mean", "low", "high")]
     y, low, high = ([math.nan if value is None else factor * value for value in part] for part in parts)

@@ -66,7 +66,7 @@ def test_a_view_is_drawn_without_network(page: Browser) -> None:
     (view,) = page.find("details.view")
     page.chrome.execute_script("arguments[0].scrollIntoView()", view)
     page.picture("view")
-    assert "KL to the teacher" in page.texts(".updatemenu-button, .updatemenu-header", view)[0]
+    assert "KL to origin" in page.texts(".updatemenu-button, .updatemenu-header", view)[0]
 
 
 def test_the_pointer_shows_the_numbers_of_the_point_below(report: Report, page: Browser) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rt_scale.report.analyses.base import Analysed, Analysis, Asked, Picture, Table, View, configuration, listed
-from rt_scale.report.analyses.planes import PLANE, SIDES, Between, Plane, read_plane
+from rt_scale.report.analyses.planes import LINE, PLANE, SIDES, Between, Plane, read_plane
 from rt_scale.report.paper_numbers import data_title, value_text
 from rt_scale.report.results import NOTHING
 from rt_scale.spec.errors import counted
@@ -40,7 +40,7 @@ _WORDS: Mapping[Coordinates, str] = {
 
 _CAPTION = (
     "On the line from the origin to each trained student, linear between points of the grid: KL divergence to the "
-    "teacher in nats, at the student and at its highest on the way; that a tenth of the way in the other direction, "
+    "origin in nats, at the student and at its highest on the way; that a tenth of the way in the other direction, "
     "divided by that a tenth of the way to the student; and accuracies of linear probes in %."
 )
 
@@ -67,7 +67,7 @@ def landscape_runs(asked: Asked) -> list[Analysed[Landscape]]:
         networks = {side: network for side, network in point.spec.networks.items() if side in SIDES}
         at = configuration(LANDSCAPE, point, view=view_title(networks, point.spec.directions))
         at = {key: value for key, value in at.items() if key.partition(".")[0] not in SIDES}
-        path = asked.artifact(point, PLANE)
+        path = asked.artifact(point, PLANE) or asked.artifact(point, LINE)
         result = asked.results.get(point.spec.name)
         measured = {} if result is None else result.last
         plane = None if path is None else Landscape(read_plane(path, measured), networks)
@@ -111,14 +111,14 @@ def analysis(asked: Asked) -> Analysis:
     from rt_scale.report.analyses.lines import line_pictures
 
     runs = landscape_runs(asked)
-    lines = line_pictures(asked, runs)
     begun = [run for run in runs if run.found is not None]
-    drawn = begun[:MOST_PLANES]
-    if not drawn:
-        said = [] if lines else ["No point of a plane is computed yet."]
-        return Analysis("Landscapes", said, lines, runs=runs)
+    if not begun:
+        return Analysis("Landscapes", ["No point of a plane is computed yet."], runs=runs)
+    lines = [run for run in begun if of(run).plane.is_line]
+    drawn = [run for run in begun if run not in lines][:MOST_PLANES]
     views = [_view(run, asked) for run in drawn]
-    return Analysis("Landscapes", _said(begun), [*_pictures(asked, drawn), *lines], _tables(begun), views, runs)
+    pictures = [*_pictures(asked, drawn), *line_pictures(asked, lines)]
+    return Analysis("Landscapes", _said(begun), pictures, _tables(begun), views, runs)
 
 
 def _view(run: Analysed[Landscape], asked: Asked) -> View:
@@ -131,21 +131,25 @@ def _view(run: Analysed[Landscape], asked: Asked) -> View:
     return View(f"view-{run.run}", f"{column.title}, seed {run.seed}", surface(column, list(shown)), files)
 
 
-def _column(run: Analysed[Landscape], name: Callable[[NetworkOf], str]) -> Column:
-    """A plane with its title, which says how much of it is computed."""
-    from rt_scale.report.analyses.maps import Column
-
-    found = _of(run)
-    done, size = int(found.plane.computed.sum()), found.plane.computed.size
+def title_of(run: Analysed[Landscape]) -> str:
+    """The view, the axes of the sweep besides the networks, and how much is computed."""
+    done, size = int(of(run).plane.computed.sum()), of(run).plane.computed.size
     axes = [f"{name} {value_text(key, run.at[key])}" for key, name in axis_names(_axes(run)).items()]
     part = f"{done:,} of {size:,} points" if done < size else ""
-    title = ", ".join(word for word in (run.at["view"], *axes, part) if word)
-    return Column(
-        title, found.plane, [name(found.networks[side]) if side in found.networks else side for side in SIDES]
-    )
+    return ", ".join(word for word in (run.at["view"], *axes, part) if word)
 
 
-def _of(run: Analysed[Landscape]) -> Landscape:
+def _column(run: Analysed[Landscape], name: Callable[[NetworkOf], str]) -> Column:
+    """A plane with its title."""
+    from rt_scale.report.analyses.maps import Column
+
+    found = of(run)
+    names = [name(found.networks[side]) if side in found.networks else side for side in SIDES]
+    return Column(title_of(run), found.plane, names)
+
+
+def of(run: Analysed[Landscape]) -> Landscape:
+    """What a begun run has found."""
     assert run.found is not None
     return run.found
 
@@ -157,8 +161,8 @@ def _axes(run: Analysed[Landscape]) -> list[str]:
 
 def _said(runs: Sequence[Analysed[Landscape]]) -> list[str]:
     """What was computed, on how many images, how far."""
-    done = sum(int(_of(run).plane.computed.sum()) for run in runs)
-    size = sum(_of(run).plane.computed.size for run in runs)
+    done = sum(int(of(run).plane.computed.sum()) for run in runs)
+    size = sum(of(run).plane.computed.size for run in runs)
     statistics = listed(map(str, _field(runs, "statistics")))
     found = [
         f"{counted(len(runs), 'plane')}, {done:,} of {size:,} points computed, losses on {_images(runs, 'images')} "
@@ -210,7 +214,7 @@ def _tables(runs: Sequence[Analysed[Landscape]]) -> list[Table]:
     probes = [f"{words}, {where}" for words in ("linear", "standardised") for where in ("origin", "there")]
     rows = [["plane", "seed", "to", "KL there", "highest on the way", "highest / there", "KL(-0.1) / KL(0.1)", *probes]]
     for run in runs:
-        found = _of(run)
+        found = of(run)
         for corner, network in found.students.items():
             between = Between.of(found.plane, corner)
             numbers = [between.end, between.highest, between.barrier, between.asymmetry]

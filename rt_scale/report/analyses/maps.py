@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import PercentFormatter
 
+from rt_scale.analyses.plane import norms
 from rt_scale.report.analyses.planes import Array, Plane
 
 Coordinates = Literal["affine", "orthonormal", "orthonormal encoder"]
@@ -80,10 +81,10 @@ def _accuracy(title: str) -> Measure:
 
 
 MEASURES = {
-    "kl_train": _kl("KL to the teacher, training images"),
-    "kl_test": _kl("KL to the teacher, test images"),
-    "kl_embedding_train": _kl("KL of embeddings, training images", 1e-6, 1.0),
-    "kl_embedding_test": _kl("KL of embeddings, test images", 1e-6, 1.0),
+    "kl_train": _kl("KL to origin (training)"),
+    "kl_test": _kl("KL to origin (test)"),
+    "kl_embedding_train": _kl("KL of embeddings to origin (training)", 1e-6, 1.0),
+    "kl_embedding_test": _kl("KL of embeddings to origin (test)", 1e-6, 1.0),
     "linear": _accuracy("linear probe"),
     "linear_standardized": _accuracy("linear probe, standardised"),
     "ridge": _accuracy("ridge classifier"),
@@ -102,7 +103,7 @@ def measure(name: str) -> Measure:
 
 @dataclass(frozen=True)
 class Column:
-    """A plane with its title and the names of its three networks."""
+    """A plane with its title and the names of origin, x and y."""
 
     title: str
     plane: Plane
@@ -147,7 +148,7 @@ def draw_maps(columns: Sequence[Column], rows: Sequence[str], coordinates: Coord
 
 def _height(plane: Plane, coordinates: Coordinates) -> float:
     """Of a panel with its title, in inches."""
-    places = plane.frame(encoder=coordinates.endswith("encoder")).place(plane.grid).reshape(-1, 2)
+    places = plane.place(plane.grid, encoder=coordinates.endswith("encoder")).reshape(-1, 2)
     across, up = np.ptp(places, axis=0)
     return float(np.clip(_SIDE * up / across, 0.7, 4.5)) + 0.4
 
@@ -164,10 +165,12 @@ def _scales(columns: Sequence[Column], rows: Sequence[str]) -> Mapping[str, tupl
 
 def _draw_map(axis: Axes, column: Column, name: str, coordinates: Coordinates, norm: Normalize) -> None:
     plane, encoder = column.plane, coordinates.endswith("encoder")
-    frame, grid, corners = plane.frame(encoder=encoder), plane.grid, plane.corners
-    norms = frame.norm(grid)
-    if coordinates != "affine":
-        grid, corners = frame.place(grid), frame.place(corners)
+    lengths = norms(plane.gram_encoder if encoder else plane.gram, plane.grid)
+
+    def place(points: Array) -> Array:
+        return points if coordinates == "affine" else plane.place(points, encoder=encoder)
+
+    grid, corners = place(plane.grid), place(plane.corners)
     across, up = grid[..., 0], grid[..., 1]
     values = plane.filled(name)
     if measure(name).log:
@@ -185,10 +188,12 @@ def _draw_map(axis: Axes, column: Column, name: str, coordinates: Coordinates, n
     outline: list[AbstractPathEffect] = [
         withStroke(linewidth=1.6, foreground="0.25", alpha=0.5)
     ]  # white lines are lost on light colours
-    contours = axis.contour(across, up, norms, levels=6, colors="white", linewidths=0.8)
+    contours = axis.contour(across, up, lengths, levels=6, colors="white", linewidths=0.8)
     contours.set_path_effects(outline)
     for text in axis.clabel(contours, fontsize=6.5, fmt="%.3g"):
         text.set_path_effects(outline)
+    if plane.path is not None:
+        axis.plot(*place(plane.path).T, "o-", ms=2.5, lw=0.8, color="black", scalex=False, scaley=False)
     for corner in plane.inside:
         (x, y), (shift, align) = corners[corner], _LABELS[corner]
         axis.plot(x, y, "o", ms=4.5, mfc="white", mec="black", mew=1)

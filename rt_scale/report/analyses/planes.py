@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import distance_transform_edt
 
+from rt_scale.analyses.plane import orthonormal
 from rt_scale.report.analyses.base import damage_told
 
 Array = NDArray[np.float64]
@@ -21,52 +22,21 @@ NEAR = 0.25
 """Share of the way from the origin to a network within which points count as near it."""
 SIDES = ("origin", "x", "y")
 """The three networks, in the order of corners."""
-_PLACES = ("x", "y", "corners", "gram", "gram_encoder")
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Orthonormal coordinates of a plane, centred at its point of least norm, in units of the parameters' norm.
-
-    Attributes:
-        basis: [2, 2], columns are the plane's two affine directions in these coordinates.
-        centre: [2], the affine coordinates of the point of least norm.
-        height: the norm there.
-    """
-
-    basis: Array
-    centre: Array
-    height: float
-
-    @classmethod
-    def of(cls, gram: Array) -> Frame:
-        """From the inner products [3, 3] of the origin, x - origin and y - origin."""
-        within = gram[1:, 1:]
-        basis, centre = np.linalg.cholesky(within).T, -np.linalg.solve(within, gram[1:, 0])
-        least = gram[0, 0] + gram[0, 1:] @ centre
-        return cls(basis.astype(np.float64), centre.astype(np.float64), math.sqrt(max(least, 0.0)))
-
-    def place(self, affine: Array) -> Array:
-        """Affine coordinates [..., 2] in these."""
-        found: Array = (affine - self.centre) @ self.basis.T
-        return found
-
-    def norm(self, affine: Array) -> Array:
-        """The parameters' norm [...] at affine coordinates [..., 2]."""
-        found: Array = np.hypot(self.height, np.linalg.norm(self.place(affine), axis=-1))
-        return found
+_PLACES = ("x", "corners", "gram", "gram_encoder")
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane, computed or partly computed.
+    """A plane, computed or partly computed; or a line, which has one row and no y.
 
     Attributes:
-        x, y: [W] and [H], affine coordinates.
-        corners: [3, 2], those of origin, x network and y network.
-        gram, gram_encoder: [3, 3], inner products of origin, x - origin, y - origin, of the network and its encoder.
+        x, y: [W] and [H], affine coordinates; of a line y is 0.
+        corners: [3, 2], those of origin, x and y; of a line [2, 2].
+        gram, gram_encoder: [3, 3], inner products of origin, x - origin, y - origin, of the network and its encoder; of
+            a line [2, 2].
         values: measure -> [H, W]; NaN where not computed yet.
         networks: measure -> [3], its values at origin, x and y themselves, which may lie between points; or NaN.
+        path: [n, 2], where other networks are, seen from the plane.
     """
 
     x: Array
@@ -76,6 +46,12 @@ class Plane:
     gram_encoder: Array
     values: Mapping[str, Array]
     networks: Mapping[str, Array] = field(default_factory=dict)
+    path: Array | None = None
+
+    @property
+    def is_line(self) -> bool:
+        """Whether it has one row."""
+        return len(self.y) == 1
 
     @property
     def grid(self) -> Array:
@@ -97,9 +73,9 @@ class Plane:
         found: NDArray[np.bool_] = np.any(measured, axis=0)
         return found
 
-    def frame(self, *, encoder: bool = False) -> Frame:
-        """Its orthonormal coordinates, of the network or of its encoder."""
-        return Frame.of(self.gram_encoder if encoder else self.gram)
+    def place(self, points: Array, *, encoder: bool = False) -> Array:
+        """Orthonormal coordinates of points [..., 2] of a plane, of the network or of its encoder."""
+        return orthonormal(self.gram_encoder if encoder else self.gram, points)
 
     def filled(self, measure: str) -> Array:
         """The measure [H, W], at points that are not computed that of the nearest point of the grid that is."""
@@ -118,6 +94,9 @@ class Plane:
         """
         start, end = self.corners[0], self.corners[corner]
         places = start + shares[:, None] * (end - start)
+        if self.is_line:
+            along: Array = np.interp(places[:, 0], self.x, self.values[measure][0], math.nan, math.nan)
+            return along
         look = RegularGridInterpolator((self.y, self.x), self.values[measure], bounds_error=False, fill_value=np.nan)
         found: Array = look(places[:, ::-1])
         return found
@@ -135,10 +114,13 @@ class Plane:
         away from the network ``corner``, by the parameters' distance; NaN if one is not computed, or there is none."""
         if measure not in self.values:
             return math.nan
-        frame = self.frame()
-        networks = frame.place(self.corners)
-        near = np.linalg.norm(frame.place(self.grid) - networks[corner], axis=-1)
-        inside = self.values[measure][near <= NEAR * np.linalg.norm(networks[of] - networks[0])]
+        axes = len(self.gram) - 1
+        to_points, whole = self.grid - self.corners[corner], self.corners[of] - self.corners[0]
+        near, far = (
+            np.sqrt(np.einsum("...i,ij,...j", each[..., :axes], self.gram[1:, 1:], each[..., :axes]))
+            for each in (to_points, whole)
+        )
+        inside = self.values[measure][near <= NEAR * far]
         return float(inside.mean()) if inside.size else math.nan
 
     @property
@@ -177,15 +159,25 @@ class Between:
 
 
 def read_plane(path: Path, measured: Mapping[str, float] | None = None) -> Plane:
-    """The plane in a file of a landscape run; ``measured`` are the run's metrics, ``x/kl_train`` for the x network.
+    """The plane or line in a file of a landscape run; ``measured`` are its metrics, ``x/kl_train`` for the x network.
 
     RunError: the file is damaged.
     """
     known = measured or {}
     with damage_told(path), path.open("rb") as source, np.load(source, allow_pickle=False) as file:
-        places = {name: np.asarray(file[name], np.float64) for name in _PLACES}
-        arrays = {name: file[name] for name in file.files if name not in _PLACES}
-    shape = (len(places["y"]), len(places["x"]))
-    values = {name: each for name, each in arrays.items() if each.shape == shape and each.dtype == np.float64}
+        arrays = {name: file[name] for name in file.files}
+        places = {name: np.asarray(arrays.pop(name), np.float64) for name in _PLACES}
+        places["y"] = np.asarray(arrays.pop("y", np.zeros(1)), np.float64)
+        shape = (len(places["y"]), len(places["x"]))
+        if "path_at" in arrays:
+            places["path"] = _two(arrays["path_at"])
+    places["corners"] = _two(places["corners"])
+    values = {name: each.reshape(shape) for name, each in arrays.items() if each.size == math.prod(shape)}
+    values = {name: each for name, each in values.items() if not name.startswith("path_")}
     networks = {name: np.array([known.get(f"{side}/{name}", math.nan) for side in SIDES]) for name in values}
     return Plane(**places, values=values, networks=networks)
+
+
+def _two(points: Array) -> Array:
+    """Points [n, 2] from [n, axes]."""
+    return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))

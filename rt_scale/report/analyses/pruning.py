@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -125,15 +124,11 @@ def _rounds(runs: Sequence[Analysed[Pruned]]) -> dict[int, list[Pruned]]:
 
 
 def _line(label: str, runs: Sequence[Analysed[Pruned]], which: Which) -> Line:
-    from rt_scale.report.figures import Line
+    from rt_scale.report.figures import mean_line
 
     rounds = _rounds(runs).values()
-    found = [estimate([each.at(which) for each in members], ACCURACY) for members in rounds]
-    y, low, high = (
-        [math.nan if value is None else 100 * value for value in (getattr(each, part) for each in found)]
-        for part in ("mean", "low", "high")
-    )
-    return Line(label, [100 * fmean(each.left for each in members) for members in rounds], y, low=low, high=high)
+    left = [100 * fmean(each.left for each in members) for members in rounds]
+    return mean_line(label, left, [[each.at(which) for each in members] for members in rounds], ACCURACY, 100)
 
 
 def _table(curves: Mapping[str, Sequence[Analysed[Pruned]]], which: Which) -> Table:

@@ -136,7 +136,7 @@ def write_planes(plane: Plane, path: Path) -> list[Path]:
     vtp: VTK XML PolyData of Float64, quadrilaterals in the plane z = 0 (ParaView: Warp By Scalar). npz: ``points``
     [H, W, 2], and the arrays of the run.
     """
-    points = plane.frame().place(plane.grid)
+    points = plane.place(plane.grid)
     file = io.BytesIO()
     places = {name: getattr(plane, name) for name in ("x", "y", "corners", "gram", "gram_encoder")}
     np.savez_compressed(file, allow_pickle=False, points=points, **places, **plane.values)

@@ -39,3 +39,12 @@ def npz(arrays: dict[str, Array]) -> bytes:
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
+
+
+def line_arrays() -> dict[str, Array]:
+    """The plane's row at y = 0, as a line to x, with two networks of a path."""
+    plane = plane_arrays()
+    row = {name: each[5] for name, each in plane.items() if each.shape == (21, 21)}
+    parts = {name: plane[name][:2, :2] for name in ("gram", "gram_encoder")}
+    path = {"path_at": np.array([[0.2], [0.7]]), "path_off": np.ones(2), "path_kl_train": np.ones(2)}
+    return {"x": plane["x"], "corners": np.array([[0.0], [1.0]])} | parts | row | path

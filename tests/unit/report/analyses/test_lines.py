@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from rt_scale.report.analyses.base import Asked
 from rt_scale.report.analyses.landscapes import analysis, landscape_runs
 from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
-from tests.unit.report.analyses.planes import npz, plane_arrays
+from tests.unit.report.analyses.planes import line_arrays, npz, plane_arrays
 
 RUN = {"kind": "distill", "data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 BASE: dict[str, Any] = {"kind": "landscape", "origin": {"run": RUN, "take": "teacher"}}
-LINE = BASE | {"x": {"run": RUN}, "points": [5]}
+LINE = BASE | {"x": {"run": RUN}, "points": [21]}
 RANDOM = BASE | {"directions": "random", "points": [9, 7]}
 
 
@@ -32,23 +31,28 @@ def asked(tmp_path: Path, base: dict[str, Any], name: str, arrays: dict[str, Any
     return Asked(points, {}, states, store, tmp_path / "report", "last", None)
 
 
-def test_lines_are_drawn(tmp_path: Path) -> None:
-    x = np.linspace(-0.5, 1.5, 5)
-    line = {"x": x, "kl_train": np.where(x < 1, x**2, np.nan), "linear": 0.3 + x / 10, "gram": np.eye(2)}
-    found = analysis(asked(tmp_path, LINE, "line.npz", line))
-    (picture,) = found.pictures
-    text = picture.svg.read_text()
-    assert "kl train (nats)" in text
-    assert "linear (%)" in text
-    assert "entropy" not in text
-    with Image.open(picture.png) as image:
-        assert image.width > 500
-    assert not found.said
+def test_lines_are_means_over_seeds(tmp_path: Path) -> None:
+    points = expand(SweepSpec.model_validate({"name": "lines", "base": LINE, "seeds": 3}))
+    store = Store(tmp_path / "store")
+    for point in points:
+        arrays, run = line_arrays(), store.run(point.spec)
+        arrays["linear"][-1] = np.nan  # not computed yet
+        with run.acquire():
+            run.write_spec(point.spec)
+            run.save_artifact("line.npz", npz(arrays))
+    states = {point.spec.name: "running" for point in points}
+    found = analysis(Asked(points, {}, states, store, tmp_path / "report", "last", None))
+    assert [picture.name for picture in found.pictures] == ["lines"]
+    assert found.views == []
+    drawn = found.pictures[0].svg.read_text()
+    assert all(word in drawn for word in ("log10 KL to origin", "linear probe (%)", "teacher, student, alpha 0"))
+    assert "norm" not in drawn
+    assert {row[2] for row in found.tables[0].rows[1:]} == {"student, alpha 0"}
 
 
 def test_no_line_yet(tmp_path: Path) -> None:
     found = analysis(asked(tmp_path, LINE, "other.npz", {"x": np.zeros(1)}))
-    assert found.pictures == []
+    assert found.pictures == ()
     assert "No point" in found.said[0]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rt_scale.report.analyses.planes import Between, Frame, Plane, read_plane
+from rt_scale.report.analyses.planes import Between, Plane, read_plane
 from rt_scale.spec.errors import RunError
-from tests.unit.report.analyses.planes import VECTORS, grams, npz, plane_arrays
+from tests.unit.report.analyses.planes import VECTORS, line_arrays, npz, plane_arrays
 
 
 def plane(tmp_path: Path, **arguments: float) -> Plane:
@@ -18,25 +18,29 @@ def plane(tmp_path: Path, **arguments: float) -> Plane:
     return read_plane(path)
 
 
-@pytest.mark.parametrize(("part", "vectors"), [("gram", VECTORS), ("gram_encoder", VECTORS[:, :2])])
-def test_orthonormal_coordinates_keep_distances_and_are_centred_at_the_least_norm(
-    part: str, vectors: np.ndarray
-) -> None:
-    frame = Frame.of(grams()[part])
+@pytest.mark.parametrize("encoder", [False, True])
+def test_orthonormal_coordinates_keep_distances(tmp_path: Path, encoder: bool) -> None:
+    vectors = VECTORS[:, :2] if encoder else VECTORS
     affine = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.3, -0.7], [2.0, 1.5]])
     points = vectors[0] + affine @ (vectors[1:] - vectors[0])
-    places = frame.place(affine)
-    for one in range(len(affine)):
-        for other in range(len(affine)):
-            assert np.linalg.norm(places[one] - places[other]) == pytest.approx(
-                np.linalg.norm(points[one] - points[other])
-            )
-    assert frame.norm(affine) == pytest.approx(np.linalg.norm(points, axis=1))
-    assert frame.place(frame.centre) == pytest.approx([0, 0])
-    around = frame.norm(frame.centre + 1e-3 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]]))
-    assert (around > frame.height).all()
-    # The first direction is that from the origin to x.
-    assert places[1][1] == pytest.approx(places[0][1])
+    places = plane(tmp_path).place(affine, encoder=encoder)
+    between = np.linalg.norm(places[:, None] - places, axis=-1)
+    assert between == pytest.approx(np.linalg.norm(points[:, None] - points, axis=-1))
+
+
+def test_a_line_is_a_plane_of_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "line.npz"
+    path.write_bytes(npz(line_arrays()))
+    line, whole = read_plane(path), plane(tmp_path)
+    assert (line.is_line, whole.is_line) == (True, False)
+    assert set(line.values) == set(whole.values)
+    assert line.path is not None
+    assert line.path.tolist() == [[0.2, 0], [0.7, 0]]
+    for one, other in zip(vars(Between.of(line, 1)).values(), vars(Between.of(whole, 1)).values(), strict=True):
+        assert one == pytest.approx(other)
+    assert line.at("linear", 1) == pytest.approx(whole.at("linear", 1))
+    near = np.abs(line.x - 1) <= 0.25
+    assert line.around("linear", 1, of=1) == pytest.approx(line.values["linear"][0, near].mean())
 
 
 def test_a_file_is_a_plane_with_its_measures_alone(tmp_path: Path) -> None:

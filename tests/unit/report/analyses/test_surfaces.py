@@ -40,7 +40,7 @@ def test_polydata_has_every_point_and_measure(plane: Plane, tmp_path: Path) -> N
     (piece,) = root.iter("Piece")
     assert (piece.attrib["NumberOfPoints"], piece.attrib["NumberOfPolys"]) == ("35", "24")
     arrays = {array.attrib["Name"]: numbers(array) for array in root.iter("DataArray")}
-    points = plane.frame().place(plane.grid).reshape(-1, 2)
+    points = plane.place(plane.grid).reshape(-1, 2)
     assert (arrays["Points"][:, :2] == points).all()
     assert not arrays["Points"][:, 2].any()
     for name, values in plane.values.items():
@@ -58,7 +58,7 @@ def test_polydata_has_every_point_and_measure(plane: Plane, tmp_path: Path) -> N
 def test_arrays_of_a_run_come_with_orthonormal_points(plane: Plane, tmp_path: Path) -> None:
     _, written = write_planes(plane, tmp_path / "shown")
     with np.load(written, allow_pickle=False) as file:
-        assert (file["points"] == plane.frame().place(plane.grid)).all()
+        assert (file["points"] == plane.place(plane.grid)).all()
         assert np.array_equal(file["kl_train"], plane.values["kl_train"], equal_nan=True)
         assert (file["gram_encoder"] == plane.gram_encoder).all()
 
@@ -83,7 +83,7 @@ def test_a_surface_has_a_height_for_each_measure_and_all_at_the_pointer(plane: P
     assert f"linear probe: %{{customdata[{linear + 1}]}}" in drawn["hovertemplate"]
     (menu,) = figure["layout"]["updatemenus"]
     assert [button["label"] for button in menu["buttons"]] == [
-        "log10 KL to the teacher, training images",
+        "log10 KL to origin (training)",
         "linear probe",
     ]
     (changes, _) = menu["buttons"][1]["args"]
