@@ -168,3 +168,8 @@ def test_networks_of_a_spec() -> None:
     assert list(spec.networks) == ["origin", "x", "path 0", "path 1", "path 2"]
     assert all(isinstance(each, NetworkOf) for each in spec.networks.values())
     assert "line of 9 through teacher and student" in spec.title
+    assert spec.large == ""
+    assert line(points=[100_001]).large.startswith("a line of 100,001 points")
+    (fine,) = line(points=[41]).dependencies[1:]
+    assert isinstance(fine, LandscapeSpec)
+    assert fine.points == (21,)
