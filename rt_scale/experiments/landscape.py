@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rt_scale.data.prepared import KnownData, Prepared
 from rt_scale.experiments.base import Cost, Experiment, Length, Needs, Outcome, Sets
-from rt_scale.experiments.check import image_bytes, training_samples
+from rt_scale.experiments.check import fits_start, image_bytes, training_samples
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.experiments.landscape import LandscapeSpec
 
@@ -31,6 +31,8 @@ class Landscape(Experiment[LandscapeSpec]):
         assert data is not None
         assert isinstance(data.main, Prepared)  # the spec refuses drawn inputs
         info, run = data.main.info, spec.origin.run
+        for name, network in spec.networks.items():
+            fits_start(run, data.main, network.run, data.starts[network.run.name].main, f"{name}.run")
         train, least = training_samples(run, data.main), len(info.classes) if info.labelled else 1
         for field in ("images", "probe_images"):
             asked, there = getattr(spec, field), max(train, info.test)
