@@ -265,11 +265,20 @@ def fits_state(spec: TrainingSpec, main: Prepared | NoiseSet, before: TrainingSp
         )
 
 
-def fits_start(spec: TrainingSpec, main: Prepared | NoiseSet, before: TrainingSpec, other: Prepared | NoiseSet) -> None:
-    """Raise InputError if weights of the run ``before``, on images of ``other``, do not fit an encoder for ``main``."""
+def fits_start(
+    spec: TrainingSpec,
+    main: Prepared | NoiseSet,
+    before: TrainingSpec,
+    other: Prepared | NoiseSet,
+    name: str = "start_from.run",
+) -> None:
+    """Raise InputError if weights of the run ``before``, on images of ``other``, do not fit an encoder for ``main``.
+
+    ``name`` is the field that holds the run.
+    """
     if main.info.channels != other.info.channels:
         raise InputError(
-            f"start_from.run is on '{other.info.name}', whose images have another number of channels "
+            f"{name} is on '{other.info.name}', whose images have another number of channels "
             f"({other.info.channels}) than those of '{main.info.name}' ({main.info.channels}): its weights do not fit."
         )
     size, size_before = spec.data.size or main.info.size, before.data.size or other.info.size
@@ -277,6 +286,6 @@ def fits_start(spec: TrainingSpec, main: Prepared | NoiseSet, before: TrainingSp
     if reason and size != size_before:
         advice = "Leave data.size out" if size_before == main.info.size else f"Set data.size to {size_before}"
         raise InputError(
-            f"start_from.run is on images of {size_before} x {size_before} pixels, this run on {size} x {size}, and "
+            f"{name} is on images of {size_before} x {size_before} pixels, this run on {size} x {size}, and "
             f"encoder '{spec.encoder.name}' takes one size alone: {reason}. {advice}."
         )

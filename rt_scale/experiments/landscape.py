@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rt_scale.data.prepared import KnownData, Prepared
 from rt_scale.experiments.base import Cost, Experiment, Length, Needs, Outcome, Sets
-from rt_scale.experiments.check import image_bytes, training_samples
+from rt_scale.experiments.check import fits_start, image_bytes, training_samples
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.experiments.landscape import LandscapeSpec
 
@@ -22,7 +22,7 @@ TOGETHER = 8
 
 
 class Landscape(Experiment[LandscapeSpec]):
-    """A plane, whose values are ``artifacts/plane.npz`` from the first points on."""
+    """A plane or line, whose values are ``artifacts/plane.npz`` or ``line.npz`` from the first points on."""
 
     spec = LandscapeSpec
 
@@ -31,6 +31,8 @@ class Landscape(Experiment[LandscapeSpec]):
         assert data is not None
         assert isinstance(data.main, Prepared)  # the spec refuses drawn inputs
         info, run = data.main.info, spec.origin.run
+        for name, network in spec.networks.items():
+            fits_start(run, data.main, network.run, data.starts[network.run.name].main, f"{name}.run")
         train, least = training_samples(run, data.main), len(info.classes) if info.labelled else 1
         for field in ("images", "probe_images"):
             asked, there = getattr(spec, field), max(train, info.test)
@@ -100,7 +102,7 @@ def points_here(spec: LandscapeSpec) -> int:
 
 
 def _work(spec: LandscapeSpec, info: DataInfo) -> RunWork:
-    """The work of a plane, which begins with origin's own pass and the three corners."""
+    """The work of a plane, which begins with origin's own pass, the corners and the path."""
     from rt_scale.experiments.flops import OBJECTIVE_PASSES, Phase, RunWork, Work, forward_work, meta_network
 
     run, network = spec.origin.run, meta_network(spec.origin.run, info)
@@ -116,7 +118,7 @@ def _work(spec: LandscapeSpec, info: DataInfo) -> RunWork:
     if spec.probed:
         sizes = network.encoder.embed_dim, len(info.classes)
         point += _probing(spec, there["train"], probed["train"], probed["test"], *sizes)
-    return RunWork(Phase(point * 4), Phase(point), Phase(Work()))
+    return RunWork(Phase(point * (2 + len(spec.points) + len(spec.path))), Phase(point), Phase(Work()))
 
 
 def _probing(spec: LandscapeSpec, steps_of: int, train: int, test: int, width: int, classes: int) -> Work:

@@ -88,8 +88,8 @@ def analysis(asked: Asked) -> Analysis | None:
         return None
     curves = labelled_curves([run for run in runs if run.found is not None])
     states = {run.run: run.state for run in runs}
-    said = [f"{sum(state == 'done' for state in states.values())} of {counted(len(states), 'run')} done; "
-            f"{EPOCH[asked.which]}."]  # fmt: skip
+    done = sum(state == "done" for state in states.values())
+    said = [f"{done} of {counted(len(states), 'run')} done; {EPOCH[asked.which]}. {_said(runs)}"]
     if not curves:
         return Analysis(_TITLE, said, runs=runs)
     name = "figure-8" if asked.experiment == "fig8" else "pruning"
@@ -102,6 +102,15 @@ def analysis(asked: Asked) -> Analysis | None:
     return Analysis(
         _TITLE, said, [Picture(name, f"{title}: {words}.", svg, png)], [_table(curves, asked.which)], runs=runs
     )
+
+
+def _said(runs: Sequence[Analysed[Pruned]]) -> str:
+    """How networks were pruned."""
+    fraction, scope, parameters = (
+        listed(value_text(name, run.at[f"{_FIELD}{name}"]) for run in runs)
+        for name in ("fraction", "scope", "parameters")
+    )
+    return f"A round prunes a share of {fraction} of what is left, least magnitudes first ({scope}; {parameters})."
 
 
 def labelled_curves(runs: Sequence[Analysed[Pruned]]) -> dict[str, list[Analysed[Pruned]]]:

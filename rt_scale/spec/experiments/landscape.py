@@ -180,11 +180,12 @@ class LandscapeSpec(RunSpec):
 
     @property
     def large(self) -> str:
-        """A plane of more than ``POINTS_LIMIT`` points."""
+        """A plane or line of more than ``POINTS_LIMIT`` points."""
         if self.size <= POINTS_LIMIT:
             return ""
-        sides = " x ".join(f"{count:,}" for count in self.points)
-        return f"a plane of {sides} = {self.size:,} points, more than {POINTS_LIMIT:,}"
+        if len(self.points) == 1:
+            return f"a line of {self.size:,} points, more than {POINTS_LIMIT:,}"
+        return f"a plane of {self.points[0]:,} x {self.points[1]:,} = {self.size:,} points, more than {POINTS_LIMIT:,}"
 
     @functools.cached_property
     def coarse(self) -> LandscapeSpec | None:

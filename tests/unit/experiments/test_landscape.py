@@ -12,7 +12,7 @@ import pytest
 
 from rt_scale.analyses.measures import NAMES
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.prepared import KnownData
+from rt_scale.data.prepared import KnownData, Prepared
 from rt_scale.experiments import plane
 from rt_scale.experiments.base import Cost, check_all
 from rt_scale.experiments.landscape import Landscape
@@ -226,6 +226,18 @@ def test_a_student_that_did_not_move(settings: Make) -> None:
 def test_numbers_of_images_that_do_not_fit(settings: Make, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         run(landscape(changes), settings())
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [({"name": "colours", "samples": None}, "channels"), ({"name": "digits", "size": 16}, "16 x 16.*one size")],
+)
+def test_networks_for_other_images(settings: Make, colours: Prepared, other: dict[str, Any], words: str) -> None:
+    assert colours.info.channels == 3
+    run_of = set_dotted(set_dotted(TINY, "encoder", {"name": "mlp_8_1"}), "train.epochs", 1)
+    changes = {"origin.run": run_of, "y.run": {"same_but": {"data": other}}}
+    with pytest.raises(InputError, match=rf"y\.run is on .*{words}"):
+        check_all([landscape(changes)], settings().data_dir)
 
 
 def test_losses_and_probes_have_images_of_their_own(computed: Callable[..., Any]) -> None:

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from rt_scale.data.prepare import Prepared
+from rt_scale.data.prepared import KnownData
 from rt_scale.experiments.dependencies import weights_of
+from rt_scale.experiments.landscape import Landscape
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.document import build_run, resolve_same
@@ -168,3 +171,18 @@ def test_networks_of_a_spec() -> None:
     assert list(spec.networks) == ["origin", "x", "path 0", "path 1", "path 2"]
     assert all(isinstance(each, NetworkOf) for each in spec.networks.values())
     assert "line of 9 through teacher and student" in spec.title
+    assert spec.large == ""
+    assert line(points=[100_001]).large.startswith("a line of 100,001 points")
+    (fine,) = line(points=[41]).dependencies[1:]
+    assert isinstance(fine, LandscapeSpec)
+    assert fine.points == (21,)
+
+
+def test_a_path_costs_a_pass_a_network(digits: Prepared) -> None:
+    known = KnownData({"digits": digits.info})
+    works = [Landscape().cost(each, known).work for each in (line(), line(path=PATH))]
+    (alone, step), (with_path, same) = ((found.start.shared.network, found.step.shared.network)
+                                        for found in (work() for work in works if work is not None))  # fmt: skip
+    assert step == same
+    assert alone == pytest.approx(3 * step)
+    assert with_path == pytest.approx(6 * step)
