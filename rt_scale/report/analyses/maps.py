@@ -118,7 +118,7 @@ def draw_maps(columns: Sequence[Column], rows: Sequence[str], coordinates: Coord
     turned, scales = coordinates != "affine", _scales(columns, rows)
     widths = [_SIDE] * len(rows if turned else columns)
     heights = [_height(column.plane, coordinates) for column in columns] if turned else [_SIDE - 0.5] * len(rows)
-    margins = (1.0, 1.6) if turned else (1.8, 0.5)
+    margins = (1.0, 1.0) if turned else (1.8, 0.5)
     figure = Figure((max(sum(widths) + margins[0], 5.2), sum(heights) + margins[1]), layout="constrained")
     share: Literal["row", "col"] = "row" if turned else "col"
     axes = figure.subplots(
