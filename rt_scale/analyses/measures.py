@@ -127,16 +127,22 @@ class PointMeasures:
         self._splits = [
             _SplitLosses(split, [name for name in LOSSES if f"{name}_{split}" in names], precision) for split in SPLITS
         ]
-        self._batches: list[tuple[Tensor, ...]] = []
-        for split, images in zip(self._splits, (train, test), strict=True):
-            # Those for probes alone are in batches of their own: then no statistics of a batch, so no measure, depends
-            # on what else is measured.
-            first = images.x[:losses]
-            compared, others = torch.split(first, batch_size), images.x[len(first) : probe.images]
-            if split.names:
-                self._at(reference, "given", functools.partial(split.keep, compared))
-            beyond = torch.split(others, batch_size) if len(others) else ()
-            self._batches.append((*compared, *beyond) if probed else compared if split.names else ())
+        parts = zip(self._splits, (train, test), strict=True)
+        self._batches = [self._batched(split, images.x, reference, losses, batch_size) for split, images in parts]
+
+    def _batched(
+        self, split: _SplitLosses, images: Tensor, reference: Weights, losses: int | None, batch_size: int
+    ) -> tuple[Tensor, ...]:
+        """The batches of a split that is measured; keeps what the reference gives of those that are compared."""
+        # Those for probes alone are in batches of their own: then no statistics of a batch, so no measure, depends on
+        # what else is measured.
+        first = images[:losses]
+        compared, others = torch.split(first, batch_size), images[len(first) : self.recipe.images]
+        if split.names:
+            self._at(reference, "given", functools.partial(split.keep, compared))
+        if not self._labels:
+            return compared if split.names else ()
+        return (*compared, *(torch.split(others, batch_size) if len(others) else ()))
 
     def measure(self, points: Sequence[Weights], check_stop: StopCheck = no_check) -> list[dict[str, float]]:
         """Every measure, by name, at each of the points, whose tensors are on the device and stay as they are.

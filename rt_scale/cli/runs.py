@@ -90,17 +90,13 @@ def run(
 ) -> None:
     """Run one spec in this process, or resume it."""
     from rt_scale.experiments.options import Options
-    from rt_scale.spec.grid import refuse_large_runs
-    from rt_scale.spec.sweep import load_run
 
-    value = load_run(spec, assigned(overrides, imports))
-    if not yes:
-        refuse_large_runs([value])
     if address is not None and workers == 1:
         raise InputError(
             f"--address {address} was given for a run of one worker, which needs no Ray. Give --workers 2 or more, or "
             "leave --address out; 'rt-scale sweep' runs on a cluster with any number of workers."
         )
+    value = _load(spec, assigned(overrides, imports), yes)
     options = Options(
         store=open_store(store), data_dir=find_data_dir(data_dir), device=device, threads=threads,
         cache_teacher=cache_teacher, accelerate=accelerate or "auto", loader=loader,
@@ -113,6 +109,17 @@ def run(
         wanted |= {"accelerate": accelerate} if accelerate is not None else {}
         result = _run_with_workers(value, wanted, options, address, as_json)
     _show(result, options.store, as_json)
+
+
+def _load(spec: Path, overrides: Sequence[str], yes: bool) -> RunSpec:
+    """The run, which if it is large must be meant."""
+    from rt_scale.spec.grid import refuse_large_runs
+    from rt_scale.spec.sweep import load_run
+
+    value = load_run(spec, overrides)
+    if not yes:
+        refuse_large_runs([value])
+    return value
 
 
 def _say_whether_complete(value: RunSpec, options: Options, as_json: bool) -> None:

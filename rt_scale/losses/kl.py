@@ -76,7 +76,7 @@ def mean_and_excess(differences: Tensor, probabilities: Tensor, spare: Tensor, o
     differences.sub_(mean[:, None])
     # expm1(x) - x is x^2 / 2, to x / 3, where rounding of expm1(x), to eps / x, would be larger.
     limit = (3 * torch.finfo(differences.dtype).eps) ** 0.5
-    large = torch.ops.aten.hardshrink.out(differences, limit, out=spare)
+    large = torch.ops.aten.hardshrink(differences, limit, out=spare)
     differences.sub_(large)  # 0 where they are large, as ``large`` is where they are small
     terms = torch.expm1(large, out=other).sub_(large).addcmul_(differences, differences, value=0.5)
     return mean, _inner(terms, probabilities, spare)
