@@ -111,7 +111,7 @@ def run(
     _show(result, options.store, as_json)
 
 
-def _load(spec: Path, overrides: Sequence[str], yes: bool) -> RunSpec:
+def _load(spec: Path, overrides: list[str] | None, yes: bool) -> RunSpec:
     """The run, which if it is large must be meant."""
     from rt_scale.spec.grid import refuse_large_runs
     from rt_scale.spec.sweep import load_run
