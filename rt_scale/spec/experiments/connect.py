@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rt_scale.spec.data import DataSpec
 from rt_scale.spec.errors import counted
-from rt_scale.spec.experiments.network import MOST_NETWORKS, Networks
+from rt_scale.spec.experiments.network import MOST_NETWORKS, Networks, plugins_of
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.part import MOST, json_text
 from rt_scale.spec.run import RunSpec, When
@@ -145,8 +145,7 @@ class ConnectSpec(RunSpec):
     @property
     def plugins(self) -> dict[str, str]:
         """Those of its ends that it uses: encoder and images."""
-        used = (self.run.encoder.plugin, self.run.data.plugin)
-        return {name: source for name, source in self.run.plugins.items() if name in used}
+        return plugins_of(self.run)
 
     @property
     def readers(self) -> tuple[DataSpec, ...]:

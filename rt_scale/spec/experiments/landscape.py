@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.data import GAUSSIAN, DataSpec
 from rt_scale.spec.errors import counted, shown
-from rt_scale.spec.experiments.network import MOST_NETWORKS, NetworkOf, Networks
+from rt_scale.spec.experiments.network import MOST_NETWORKS, NetworkOf, Networks, plugins_of
 from rt_scale.spec.experiments.training import TrainingSpec, part_text
 from rt_scale.spec.part import MOST, added
 from rt_scale.spec.run import RunSpec
@@ -216,6 +216,16 @@ class LandscapeSpec(RunSpec):
     def data_sets(self) -> tuple[str, ...]:
         """The set of origin's run."""
         return (self.origin.run.data.name,)
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Those of its networks that it uses: encoder and images."""
+        return plugins_of(self.origin.run)
+
+    @property
+    def readers(self) -> tuple[DataSpec, ...]:
+        """The images, if a plugin gives them."""
+        return self.origin.run.readers
 
     @property
     def data_words(self) -> str:

@@ -52,3 +52,9 @@ Networks = Annotated[
     tuple[NetworkOf, ...], BeforeValidator(_written_out, json_schema_input_type=Family | tuple[NetworkOf, ...])
 ]
 """A list of {run, take}, or a ``Family``."""
+
+
+def plugins_of(run: TrainingSpec) -> dict[str, str]:
+    """The plugins of a run that measuring its networks uses, encoder and images: reference -> SHA-256 of its source."""
+    used = (run.encoder.plugin, run.data.plugin)
+    return {name: source for name, source in run.plugins.items() if name in used}

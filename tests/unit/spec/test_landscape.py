@@ -12,6 +12,7 @@ from rt_scale.spec.document import build_run, resolve_same, set_dotted
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.experiments.landscape import LandscapeSpec, Measure
 from rt_scale.spec.grid import refuse_large_runs
+from rt_scale.spec.part import data_name
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.sweep import parse_sweep
 from tests.unit.spec.sweep_files import hashes, runs
@@ -32,6 +33,19 @@ def plane(changes: dict[str, Any] | None = None) -> LandscapeSpec:
     spec = build_run(resolve_same(document), "plane.yaml")
     assert isinstance(spec, LandscapeSpec)
     return spec
+
+
+def test_it_uses_encoder_and_images_of_plugins_but_no_objective() -> None:
+    source = "0" * 64
+    own = {
+        "origin.run.encoder": {"name": "own:Net", "source": source},
+        "origin.run.data": {"name": data_name("own:photos", None, source), "reader": "own:photos", "source": source},
+        "origin.run.objective": {"name": "own:loss", "source": source},
+    }
+    spec = plane(own)
+    assert spec.plugins == {"own:Net": source, "own:photos": source}
+    assert spec.readers == (spec.origin.run.data,)
+    assert (plane().plugins, plane().readers) == ({}, ())
 
 
 def test_same_is_the_run_of_origin() -> None:
