@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,6 +87,10 @@ def told_apart(points: Sequence[Point], axes: Sequence[str] | None = None) -> li
     return [replace(point, values={key: point.values[key] for key in kept if key in point.values}) for point in points]
 
 
+_ORDER = "seeds.order"
+"""The field whose null means the value of another, seeds.data."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """A condition on a field of a spec, e.g. ``student.alpha<=0.5``."""
@@ -96,10 +100,17 @@ class Condition:
     value: object
 
     def holds(self, recorded: Mapping[str, object]) -> bool:
-        """Whether a run with that canonical value meets it; nothing but numbers is less or greater."""
-        found = _recorded(recorded, self.key)
-        if found is None and self.key == "seeds.order":
-            found = _recorded(recorded, "seeds.data")
+        """Whether a run with that canonical value meets it; nothing but numbers is less or greater.
+
+        A field of networks in a list, e.g. ends.run.student.alpha, meets it if one of them does.
+        """
+        values = _recorded(recorded, self.key)
+        if self.key.endswith(_ORDER):
+            data = _recorded(recorded, f"{self.key.removesuffix(_ORDER)}seeds.data")
+            values = (seed if order is None else order for order, seed in zip(values, data, strict=True))
+        return any(map(self._is_met_by, values))
+
+    def _is_met_by(self, found: object) -> bool:
         if self.sign not in ("=", "!="):
             return _is_number(found) and _SIGNS[self.sign](found, self.value)
         return _SIGNS[self.sign]((isinstance(found, bool), found), (isinstance(self.value, bool), self.value))
@@ -123,14 +134,25 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _recorded(recorded: Mapping[str, object], key: str) -> object:
-    """The value of a dotted field in a canonical value, or the default that it leaves out."""
-    found: object = recorded
-    for name in key.split("."):
+def _recorded(run: Mapping[str, object], key: str) -> Iterator[object]:
+    """The values of a dotted field in a run's canonical value, one for each network of a list, or the default that it
+    leaves out."""
+    found: object = run
+    names = key.split(".")
+    for place, name in enumerate(names):
+        rest = ".".join(names[place:])
+        if isinstance(found, list):
+            for each in found:
+                yield from _recorded(each, rest) if isinstance(each, Mapping) else ()
+            return
+        if place and isinstance(found, Mapping) and "kind" in found and "seeds" in found:  # a run within
+            yield from _recorded(found, rest)
+            return
         if not isinstance(found, Mapping) or name not in found:
-            return _default(recorded.get("kind"), key)
+            yield _default(run.get("kind"), key)
+            return
         found = found[name]
-    return found
+    yield found
 
 
 def _default(kind: object, key: str) -> object:

@@ -112,6 +112,33 @@ def test_conditions_on_fields_of_a_recorded_spec(condition: str, holds: bool) ->
 
 
 @pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("ends.run.student.alpha=0.5", True),
+        ("ends.run.student.alpha!=0.5", False),
+        ("ends.run.seeds.order=3", True),  # of one of them
+        ("ends.run.seeds.order=1", True),  # as data
+        ("ends.run.seeds.order=2", False),
+        ("ends.run.teacher.momentum=0.996", True),  # a default that is left out
+        ("ends.take=student", True),
+        ("ends.run.student.start_from.run.train.epochs=7", True),
+        ("origin.run.student.alpha=0.5", False),  # which such a run does not have
+        ("points=50", True),
+    ],
+)
+def test_conditions_on_the_networks_of_an_analysis(condition: str, holds: bool) -> None:
+    distilled = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_1"}, "train": {"epochs": 7}}
+    student = {"start_from": {"run": distilled, "part": "encoder"}}
+    end = {**distilled, "kind": "supervise", "projector": {"hidden": [], "out_dim": 10}, "seeds": {"data": 1}}
+    ends = [{"run": {**end, "student": {"alpha": 0.5}, "seeds": {"data": 1, "order": 3}}}]
+    ends += [{"run": {**end, "student": {"alpha": 0.5}}}]
+    if ".start_from." in condition:
+        ends = [{"run": {**each["run"], "student": student}} for each in ends]
+    spec = RunSpec.model_validate({"kind": "connect", "ends": ends})
+    assert parse_condition(condition).holds(spec.canonical()) is holds
+
+
+@pytest.mark.parametrize(
     ("condition", "message"),
     [
         ("student.alpha", "no condition; write e.g. --where student.alpha=0.5"),
