@@ -13,7 +13,9 @@ from PIL import Image
 
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
 from rt_scale.experiments.options import Options
+from rt_scale.experiments.runner import run
 from rt_scale.spec.document import resolve_same, set_dotted
+from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 
@@ -60,6 +62,25 @@ class Seen:
 @pytest.fixture
 def seen() -> Seen:
     return Seen()
+
+
+BreakOff = Callable[..., None]
+"""From a spec, options with a ``Seen`` and ``at``, a step, to a run that fails when that step is shown."""
+
+
+@pytest.fixture
+def break_off(monkeypatch: pytest.MonkeyPatch) -> BreakOff:
+    def run_until(spec: RunSpec, options: Options, *, at: int) -> None:
+        def stop(step: int) -> None:
+            if step == at:
+                raise RuntimeError("stopped on the way")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(options.observer, "stepped", stop)
+            with pytest.raises(RunError, match="stopped on the way"):
+                run(spec, options)
+
+    return run_until
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from rt_scale.probes.evaluator import Embedded, Prober
 from rt_scale.probes.features import Features, embed
 from rt_scale.probes.knn import knn_accuracy
 from rt_scale.probes.statistics import agreement, feature_statistics
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import DataRecord
@@ -32,6 +32,7 @@ from rt_scale.store.run_dir import RunDir
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
+BreakOff = Callable[..., None]
 PROBES = ("linear", "knn", "linear_standardized", "knn_standardized")
 OF_FEATURES = {"effective_rank", "participation_ratio", "dead_units", "std"}
 
@@ -169,20 +170,19 @@ def test_an_encoder_without_parameters_is_nowhere(tiny: Tiny, settings: Make) ->
 
 
 def test_a_resumed_run_repeats_what_is_constant(
-    tiny: Tiny, settings: Make, seen: Any, shades: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tiny: Tiny,
+    settings: Make,
+    seen: Any,
+    shades: Prepared,
+    break_off: BreakOff,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     spec = tiny({"probe.also": ["shades"], "probe.statistics": True})
     store = type(settings().store)(tmp_path / "undisturbed")
     undisturbed = run(spec, settings(store=store)).last
 
-    def stop(step: int) -> None:
-        if step == 3:
-            raise RuntimeError("stopped on the way")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(seen, "stepped", stop)
-        with pytest.raises(RunError):
-            run(spec, settings(observer=seen))
+    break_off(spec, settings(observer=seen), at=3)
     probed = []
     original = Prober.embed_network
 

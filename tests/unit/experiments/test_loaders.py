@@ -16,7 +16,6 @@ from rt_scale.data.prepare import Prepared
 from rt_scale.data.prepared import noise_set
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
@@ -24,6 +23,7 @@ from rt_scale.store.store import Store
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
+BreakOff = Callable[..., None]
 
 
 @pytest.mark.parametrize("samples", [60, None])
@@ -93,19 +93,12 @@ def test_runs_are_bitwise_the_same_whatever_reads_the_images(
 
 @pytest.mark.parametrize(("first", "then"), [("resident", "ffcv"), ("ffcv", "map"), ("map", "resident")])
 def test_a_run_goes_on_bitwise_with_another_reader(
-    tiny: Tiny, settings: Make, seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, then: str
+    tiny: Tiny, settings: Make, seen: Any, tmp_path: Path, break_off: BreakOff, first: str, then: str
 ) -> None:
     spec = tiny({"train.epochs": 3})
     undisturbed = finish(spec, settings(store=Store(tmp_path / "undisturbed"), loader=first))
 
-    def stop(step: int) -> None:
-        if step == 5:
-            raise RuntimeError("stopped on the way")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(seen, "stepped", stop)
-        with pytest.raises(RunError, match="stopped on the way"):
-            run(spec, settings(observer=seen, loader=first))
+    break_off(spec, settings(observer=seen, loader=first), at=5)
     assert finish(spec, settings(observer=seen, loader=then)) == undisturbed
     assert seen.named("started") == [(0, 6), (4, 6)]
     environment = settings().store.run(spec).record()

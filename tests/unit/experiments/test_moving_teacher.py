@@ -15,13 +15,13 @@ from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
 from rt_scale.probes.evaluator import Embedded, Prober
-from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
+BreakOff = Callable[..., None]
 EMA = {"encoder.norm": "batch", "teacher": {"update": "ema", "momentum": 0.5, "statistics": "student"}}
 MOVING: dict[str, dict[str, Any]] = {
     "ema": EMA,
@@ -134,20 +134,13 @@ def test_the_student_of_the_epoch_before(tiny: Tiny, settings: Make) -> None:
 
 @pytest.mark.parametrize("changes", MOVING.values(), ids=MOVING)
 def test_a_run_that_is_resumed_goes_on_bitwise(
-    tiny: Tiny, settings: Make, seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    tiny: Tiny, settings: Make, seen: Any, tmp_path: Path, break_off: BreakOff, changes: dict[str, Any]
 ) -> None:
     spec = tiny({**changes, "student.center": 0.5, "probe.statistics": True, "train.epochs": 3})
     alone = settings(store=type(settings().store)(tmp_path / "undisturbed"))
     undisturbed = run(spec, alone)
 
-    def stop(step: int) -> None:
-        if step == 5:
-            raise RuntimeError("stopped on the way")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(seen, "stepped", stop)
-        with pytest.raises(RunError):
-            run(spec, settings(observer=seen))
+    break_off(spec, settings(observer=seen), at=5)
     result = run(spec, settings(observer=seen))
     assert seen.named("started") == [(0, 6), (4, 6)]
     assert (result.last, result.best) == (undisturbed.last, undisturbed.best)

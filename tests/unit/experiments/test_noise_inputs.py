@@ -18,7 +18,7 @@ from rt_scale.experiments.other_data import DataHere
 from rt_scale.experiments.runner import run
 from rt_scale.report.report import make_report
 from rt_scale.scheduler.comparison import board_metrics
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec
@@ -28,6 +28,7 @@ from rt_scale.store.sweep_runs import SweepRuns
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
+BreakOff = Callable[..., None]
 NOISE: dict[str, Any] = {
     "data": {"name": "gaussian", "size": 8, "samples": 60, "channels": 1},
     "probe.also": ["digits"],
@@ -88,20 +89,13 @@ def test_two_runs_of_one_spec_are_equal_bit_for_bit(tiny: Tiny, settings: Make, 
 
 @pytest.mark.parametrize("changes", [{}, {"augment": {"kind": "crop_flip", "padding": 1}}], ids=["plain", "crop_flip"])
 def test_a_run_that_is_resumed_goes_on_bitwise(
-    tiny: Tiny, settings: Make, seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    tiny: Tiny, settings: Make, seen: Any, tmp_path: Path, break_off: BreakOff, changes: dict[str, Any]
 ) -> None:
     spec = tiny({**NOISE, **changes, "train.epochs": 3})
     alone = other(settings, tmp_path / "undisturbed")
     run(spec, alone)
 
-    def stop(step: int) -> None:
-        if step == 5:
-            raise RuntimeError("stopped on the way")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(seen, "stepped", stop)
-        with pytest.raises(RunError):
-            run(spec, settings(observer=seen))
+    break_off(spec, settings(observer=seen), at=5)
     run(spec, settings(observer=seen))
     assert seen.named("started") == [(0, 6), (4, 6)]
     assert outcome(settings().store.run(spec)) == outcome(alone.store.run(spec))

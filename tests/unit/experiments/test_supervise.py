@@ -22,7 +22,7 @@ from rt_scale.experiments.runner import run
 from rt_scale.models.networks import build_pair
 from rt_scale.probes.evaluator import Prober
 from rt_scale.probes.features import Features
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import Best
@@ -30,6 +30,7 @@ from rt_scale.store.store import Store
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
+BreakOff = Callable[..., None]
 CLASSIFIER = {"hidden": [], "parts": "-/lb/-/-/-/-", "init": "torch", "out_dim": 10}
 LABELS: dict[str, Any] = {"kind": "supervise", "projector": CLASSIFIER, "student.alpha": 1.0}
 
@@ -185,19 +186,12 @@ def test_statistics_need_no_probes(tiny: Tiny, settings: Make) -> None:
 
 
 def test_a_run_without_probes_goes_on_bitwise(
-    tiny: Tiny, settings: Make, seen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tiny: Tiny, settings: Make, seen: Any, break_off: BreakOff, tmp_path: Path
 ) -> None:
     spec, alone = tiny({**LABELS, **NONE}), settings(store=Store(tmp_path / "alone"))
     undisturbed = run(spec, alone)
 
-    def stop(step: int) -> None:
-        if step == 3:
-            raise RuntimeError("stopped on the way")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(seen, "stepped", stop)
-        with pytest.raises(RunError):
-            run(spec, settings(observer=seen))
+    break_off(spec, settings(observer=seen), at=3)
     given = settings(observer=seen)
     assert run(spec, given).last == undisturbed.last
     assert seen.named("started") == [(0, 4), (2, 4)]

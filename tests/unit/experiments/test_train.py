@@ -14,7 +14,6 @@ from rt_scale.experiments.check import cache_bytes
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.probes.evaluator import Embedded, Prober
-from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import Best
@@ -23,6 +22,7 @@ from rt_scale.training.loop import Measured, Step, compute_gradients
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
+BreakOff = Callable[..., None]
 Series = dict[str, list[tuple[int, float]]]
 
 
@@ -76,16 +76,9 @@ def test_teacher_and_input_are_probed_once_a_run(tiny: Tiny, settings: Make, cou
 
 
 def test_a_resumed_run_does_not_probe_the_teacher_again(
-    tiny: Tiny, settings: Make, seen: Any, counted: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, settings: Make, seen: Any, counted: dict[str, list[Any]], break_off: BreakOff
 ) -> None:
-    def stop(step: int) -> None:
-        if step == 3:
-            raise RuntimeError("stopped on the way")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(seen, "stepped", stop)
-        with pytest.raises(RunError):
-            run(tiny(), settings(observer=seen))
+    break_off(tiny(), settings(observer=seen), at=3)
     counted["network"].clear()
     counted["input"].clear()
     result = run(tiny(), settings(observer=seen))
