@@ -157,9 +157,10 @@ def connect(
                 raise InputError(
                     f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).{remedy}"
                 ) from error
-        with log_to(log_dir):
-            if not local and plugins:
+        if not local and plugins:
+            with log_to(None):  # a run or sweep that is refused leaves no log
                 _refuse_other_plugins(plugins)
+        with log_to(log_dir):
             yield Cluster(ray.get_runtime_context().gcs_address, local=local)
     finally:
         ray.shutdown()
