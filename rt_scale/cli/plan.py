@@ -128,7 +128,7 @@ def _show_runs(made: Plan) -> None:
         states = ", ".join(f"{number} {state}" for state, number in made.runs.items())
         _say(f"{_many(total, 'distinct run')}: {states}.")
     if others := made.nodes - total:
-        _say(f"They start from {others} more, so {made.nodes} in all, each computed once.")
+        _say(f"They need {others} more, so {made.nodes} in all, each computed once.")
     if failed := made.runs.get("failed"):
         _say(f"{_many(failed, 'run')} failed before: counted here, but tried again with --retry-failed alone.")
     if made.ended:

@@ -112,7 +112,7 @@ def _show(sweeps: Sequence[SweepRuns], place: Store, packed: Packed) -> None:
     own = {point.spec.name for sweep in sweeps for point in sweep.points}
     first = Counter(state for name, state in packed.manifest.runs.items() if name not in own)
     counts = ", ".join(f"{number} {state}" for state, number in first.items())
-    lines = [f"{first.total()} more that these start from: {counts}"] if first else []
+    lines = [f"{first.total()} more that these need: {counts}"] if first else []
     files = f"{counted(len(packed.manifest.files), 'file')}, {decimal(packed.size)}, sha256 {packed.sha256}"
     for line in [*lines, *packed.manifest.notes, f"{packed.path}: {files}"]:
         console.print(line)

@@ -184,7 +184,7 @@ class Queue:
             wanted = self._wanted.get(name)
             if wanted is None:
                 self._view.added(1)
-            self._enter(wanted or Job(f"{name} (to start from)", spec, job.launch))
+            self._enter(wanted or Job(f"{name} (needed first)", spec, job.launch))
 
     def _enter(self, job: Job) -> None:
         name = job.name
@@ -346,6 +346,6 @@ class Queue:
         if entry.job.name in self._over:
             return
         if lost not in self._untried:
-            self._untried[lost] = f"The run {lost}, which it starts from, has no result: {self._over[lost].why}"
+            self._untried[lost] = f"The run {lost}, which it needs, has no result: {self._over[lost].why}"
         self._untried[entry.job.name] = self._untried[lost]
         self._settle(entry, JobOutcome(JobState.FAILED, self._untried[lost]))

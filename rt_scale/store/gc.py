@@ -140,7 +140,7 @@ def _planned(sweep: SweepDir, store: Store) -> Iterator[RunSpec]:
             raise InputError("Its file gives other runs than were recorded, as where an earlier version ran it.")
     except InputError as error:
         raise InputError(
-            f"Sweep '{sweep.name}' has runs that were never begun, and what they start from is unknown: {error} "
+            f"Sweep '{sweep.name}' has runs that were never begun, and what they need is unknown: {error} "
             f"Finish the sweep, or move '{sweep.path}' out of the store."
         ) from error
     for point in points:
@@ -159,6 +159,6 @@ def _recorded_starts(run: RunDir) -> Iterator[str]:
             return
     if any(runs_within(recorded)):
         raise RunError(
-            f"What run '{run.path}' starts from is unknown: its {SPEC} is of another version of rt-scale, or "
+            f"What run '{run.path}' needs is unknown: its {SPEC} is of another version of rt-scale, or "
             "damaged. Use that version, or move the folder out of the store."
         )

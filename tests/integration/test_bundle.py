@@ -100,7 +100,7 @@ def test_what_is_missing_or_failed_is_said(made: Made, cli: Cli, tmp_path: Path)
     assert "4 runs: 3 done, 1 missing" in text
     assert "2 runs: 1 done, 1 failed" in text
     assert "diverged" in text.lower() or "finite" in text
-    assert "1 more that these start from: 1 done" in text
+    assert "1 more that these need: 1 done" in text
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert text.rstrip().endswith(f"sha256 {digest}")
     said = json.loads(cli("bundle", *made.files, *LABEL, "--out", path, *made.where, "--json").out)

@@ -246,7 +246,7 @@ def test_several_files_are_one_queue_and_what_others_start_from_runs_once(
     lines = [line.split("  ")[0] for line in out.splitlines() if line.startswith("[")]
     assert {line.split("] ")[1] for line in lines} == {
         "small: out_dim=16,seed=0", "small: out_dim=64,seed=0", "other: out_dim=16,seed=0", "other: out_dim=64,seed=0",
-        "other: out_dim=32,seed=0", f"{start_from} (to start from)",
+        "other: out_dim=32,seed=0", f"{start_from} (needed first)",
     }  # fmt: skip
     assert lines[-1].startswith("[6/6]")
     assert all(run_dir.status().attempts == 1 for run_dir in place.store)

@@ -94,7 +94,7 @@ def test_runs_to_start_from_are_told(plan: Callable[..., str], tmp_path: Path) -
     path = tmp_path / "restart.yaml"
     base = {**SWEEP["base"], "teacher": {"start_from": {"run": "same"}}}
     path.write_text(yaml.safe_dump({**SWEEP, "base": base}))
-    assert "They start from 3 more, so 6 in all, each computed once." in plan(path)
+    assert "They need 3 more, so 6 in all, each computed once." in plan(path)
 
 
 def test_nothing_left(plan: Callable[..., str], file: Path, tmp_path: Path) -> None:

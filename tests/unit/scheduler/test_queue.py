@@ -139,7 +139,7 @@ def test_what_others_start_from_runs_first_and_once(store: Store) -> None:
     seconds = [after(first, 1), after(first, 2)]
     queue, told, _ = make(store, *seconds)
     assert told.more == 1
-    assert taken(queue) == [f"{first.name} (to start from)"]
+    assert taken(queue) == [f"{first.name} (needed first)"]
     queue.ended(first.name, JobOutcome(JobState.DONE))
     assert taken(queue) == ["run 0", "run 1"]
     third = after(seconds[0], 3)
@@ -168,12 +168,12 @@ def test_one_that_fails_takes_those_along_that_start_from_it(store: Store) -> No
     first = spec(7)
     second, other = after(first), spec(3)
     queue, told, _ = make(store, after(second), other, second)
-    assert taken(queue) == [f"{first.name} (to start from)", "run 1"]
+    assert taken(queue) == [f"{first.name} (needed first)", "run 1"]
     queue.ended(first.name, JobOutcome(JobState.FAILED, "it diverged."))
     queue.ended(other.name, JobOutcome(JobState.DONE))
     assert queue.finished
     assert set(queue.failed) == {first.name, second.name, after(second).name}
-    assert queue.failed[second.name] == f"The run {first.name}, which it starts from, has no result: it diverged."
+    assert queue.failed[second.name] == f"The run {first.name}, which it needs, has no result: it diverged."
     assert queue.failed[after(second).name] == queue.failed[second.name]  # not a sentence for every run between
     assert len([error for _, error in told.ends if error]) == 3
     queue.add(Job("late", after(first, 5), ONE))

@@ -120,7 +120,7 @@ def test_nothing_is_listed_where_it_cannot_be_told_what_is_needed(store: Store) 
     sweep.write("", [CHILD.name])
     path = store.run(CHILD).path / "spec.json"
     path.write_text(path.read_text().replace('"encoder"', '"encoded"', 1))
-    with pytest.raises(RunError, match=f"{CHILD.name}' starts from is unknown.*another version"):
+    with pytest.raises(RunError, match=f"{CHILD.name}' needs is unknown.*another version"):
         find_garbage(store)
 
 
