@@ -267,7 +267,7 @@ def test_what_another_driver_left_is_taken_over(store: Store) -> None:
 
 def test_what_others_execute_is_left_to_them_once_nothing_else_can_start(store: Store) -> None:
     mine, theirs = spec(0), spec(1)
-    queue, told, clock = make(store, mine, theirs, after(theirs), launch=LaunchSpec(retries=2), leave_others=True)
+    queue, _, clock = make(store, mine, theirs, after(theirs), launch=LaunchSpec(retries=2), leave_others=True)
     assert taken(queue) == ["run 0", "run 1"]
     with (run_dir := store.run(theirs)).acquire():
         queue.ended(theirs.name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
