@@ -1,8 +1,8 @@
 """A node provider of Ray's launcher for AWS: spot machines first, on-demand ones while there are none.
 
 Ray's own asks for spot machines again and again when there are none, takes a launch that gave fewer machines than asked
-for complete (for 10 minutes), and opens SSH to the world. In a launcher file, which then gives all of Ray's top-level
-keys: ``provider: {type: external, module: rt_scale.ray_backend.spot_first.SpotFirstAws, ssh_from: 203.0.113.7/32, ...}``.
+for complete (for 10 minutes), and opens SSH to the world. In a launcher file, with all of Ray's top-level keys:
+``provider: {type: external, module: rt_scale.ray_backend.spot_first.SpotFirstAws, ssh_from: 203.0.113.7/32, ...}``.
 """
 
 from __future__ import annotations
