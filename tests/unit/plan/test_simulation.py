@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rt_scale.plan.estimate import Estimate
-from rt_scale.plan.simulation import HOPELESS, Kind, Schedule, simulate
+from rt_scale.plan.simulation import HOPELESS, Capacity, Kind, Schedule, simulate
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -53,7 +53,7 @@ def work_off(tasks: Sequence[Task], capacity: dict[Kind, float], **more: Any) ->
         found = by_name[job.name]
         return Estimate(found.seconds, found.seconds, found.checkpoint, "")
 
-    return simulate(jobs, estimate, capacity, **more)
+    return simulate(jobs, estimate, Capacity(capacity), **more)
 
 
 class Draws:
