@@ -12,7 +12,7 @@ from typing import Any
 
 from rt_scale.clusters.check.document import Document, Findings, Keys, dig, leaves, mapping, unknown
 from rt_scale.clusters.check.schema import check_schema, strict
-from rt_scale.spec.errors import cut, shown
+from rt_scale.spec.errors import InputError, cut, shown
 
 OPEN = ("0.0.0.0/0", "::/0")
 """Networks that are the whole world."""
@@ -105,13 +105,12 @@ def check_ssh(document: Document, found: Findings, kinds: Mapping[str, Any], *, 
         if not {"SecurityGroupIds", "NetworkInterfaces"} & set(mapping(dig(kind, "node_config")))
     ]
     if without and ours:
-        given = document.get("provider", "ssh_from")
-        if given is None:
-            found.wrong_at(
-                document, ("provider", "ssh_from"),
-                "missing: name the networks that may use SSH, e.g. your address with /32 "
-                "(curl https://checkip.amazonaws.com), or give each kind SecurityGroupIds",
-            )  # fmt: skip
+        from rt_scale.ray_backend.spot_first import networks
+
+        try:
+            networks(document.get("provider", "ssh_from") or [])
+        except (InputError, TypeError) as error:
+            found.wrong_at(document, ("provider", "ssh_from"), str(error).removeprefix("provider.ssh_from "))
     elif without:
         for name in without:
             found.wrong_at(

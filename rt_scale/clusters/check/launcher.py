@@ -10,6 +10,7 @@ from rt_scale.clusters.check import rules
 from rt_scale.clusters.check.cloud import check_aws, check_gcp, check_ssh
 from rt_scale.clusters.check.document import Asked, Document, Findings, dig, listed, mapping, unknown
 from rt_scale.clusters.check.schema import check_schema
+from rt_scale.clusters.watch import AWS_S, GCP_S
 from rt_scale.ray_backend.resources import Node
 from rt_scale.spec.errors import shown
 
@@ -20,7 +21,7 @@ CLOUDS = {
     "rt_scale.ray_backend.spot_first_gcp.SpotFirstGcp": "gcp",
 }
 """Ray's providers by type, and ours by module -> the cloud."""
-NOTICE = {"aws": 120, "gcp": 30}
+NOTICE = {"aws": AWS_S, "gcp": GCP_S}
 """Seconds between a cloud's notice and the end of a spot machine."""
 _PROVIDER = {
     "aws": ("key_pair", "aws_credentials", "ssh_from"),
