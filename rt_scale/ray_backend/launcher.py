@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -48,6 +49,8 @@ def with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def start_options() -> list[str]:
     """Names of the options of ``ray start``, without their dashes."""
-    from ray.scripts.scripts import start
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray.scripts.scripts import start
 
     return [name.removeprefix("--") for each in start.params for name in each.opts if name.startswith("--")]

@@ -30,11 +30,9 @@ _WHAT = {
 
 def check_aws(document: Document, found: Findings, kinds: Mapping[str, Any]) -> None:
     """Add the problems of each kind's ``node_config`` by botocore's model of RunInstances, and of region and zones."""
-    import botocore.session
     from botocore.validate import ParamValidator
 
-    session = botocore.session.get_session()
-    shape = session.get_service_model("ec2").operation_model("RunInstances").input_shape
+    shape, regions = _run_instances()
     for name, kind in kinds.items():
         base: Keys = ("available_node_types", name, "node_config")
         config = mapping(dig(kind, "node_config"))
@@ -44,7 +42,6 @@ def check_aws(document: Document, found: Findings, kinds: Mapping[str, Any]) -> 
             found.wrong_at(document, (*base, *keys), text)
         for keys, value, allowed in _enums(asked, shape):
             found.wrong_at(document, (*base, *keys), unknown(str(value), allowed, "value"))
-    regions = session.get_available_regions("ec2")
     region = document.get("provider", "region")
     if isinstance(region, str) and region not in regions:
         found.wrong_at(document, ("provider", "region"), unknown(region, regions, "region"))
@@ -59,6 +56,16 @@ def check_aws(document: Document, found: Findings, kinds: Mapping[str, Any]) -> 
     found.unchecked.append(
         "whether AWS has what is named here (images, keys, profiles, groups, quotas): nothing asks AWS"
     )
+
+
+@functools.cache
+def _run_instances() -> tuple[Any, list[str]]:
+    """Botocore's model of what RunInstances takes, and the regions that have it."""
+    import botocore.session
+
+    session = botocore.session.get_session()
+    model = session.get_service_model("ec2").operation_model("RunInstances").input_shape
+    return model, session.get_available_regions("ec2")
 
 
 def _keys_of(name: str) -> Keys:
@@ -177,7 +184,7 @@ def check_gcp(document: Document, found: Findings, kinds: Mapping[str, Any]) -> 
     else:
         extra = {"sourceInstanceTemplate": {"type": "string"}, "networkConfig": {"type": "object"}}
         schema = {**schema, "properties": {**schema["properties"], **extra}}
-        for name in kinds:
+        for name in [name for name, kind in kinds.items() if mapping(dig(kind, "node_config"))]:
             check_schema(schema, document, found, ("available_node_types", name, "node_config"))
         found.checked.append("Google's description of Compute Engine (compute.v1) on each node_config")
     region, zone = document.get("provider", "region"), document.get("provider", "availability_zone")

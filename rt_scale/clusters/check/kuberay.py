@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 import lzma
@@ -44,6 +45,7 @@ _META = {
     "additionalProperties": False,
 }
 """What a person writes into an object's metadata; a definition only says that it is a mapping."""
+_EVERY = ("apiVersion", "kind", "metadata")
 _AMOUNTS = ("cpu", "memory", "ephemeral-storage")
 _DEVICES = ("nvidia.com/gpu", "amd.com/gpu", "google.com/tpu", "habana.ai/gaudi", "aws.amazon.com/neuron")
 
@@ -58,6 +60,7 @@ def check_manifest(documents: list[Document], text: str, asked: Asked, found: Fi
         if kind in KINDS:
             _check_one(document, text, asked, found, start_options())
         else:
+            _check_other(document, found)
             others.append(f"{kind} {document.get('metadata', 'name')}")
             if isinstance(kind, str) and str(document.get("apiVersion")).startswith("ray.io/"):
                 found.wrong_at(document, ("kind",), unknown(kind, list(KINDS), "kind"))
@@ -71,6 +74,18 @@ def check_manifest(documents: list[Document], text: str, asked: Asked, found: Fi
     for document in documents:
         if document.get("kind") in KINDS:
             _check_store(document, store, line, found)
+
+
+def _check_other(document: Document, found: Findings) -> None:
+    """What every object of Kubernetes has."""
+    for name in _EVERY:
+        if document.get(name) is None:
+            found.wrong_at(document, (name,), "missing; add it")
+    for key in mapping(document.value):
+        if key not in _EVERY and (close := difflib.get_close_matches(str(key), _EVERY, n=1, cutoff=0.7)):
+            found.wrong_at(document, (key,), f"unknown field {shown(key)}; did you mean '{close[0]}'?")
+    if document.get("metadata") is not None:
+        check_schema(_META, document, found, ("metadata",))
 
 
 def _check_one(document: Document, text: str, asked: Asked, found: Findings, options: list[str]) -> None:

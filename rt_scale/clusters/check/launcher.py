@@ -23,21 +23,14 @@ CLOUDS = {
 """Ray's providers by type, and ours by module -> the cloud."""
 NOTICE = {"aws": AWS_S, "gcp": GCP_S}
 """Seconds between a cloud's notice and the end of a spot machine."""
+_SHARED = (
+    "type", "module", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips", "disable_node_updaters",
+)  # fmt: skip
 _PROVIDER = {
-    "aws": ("key_pair", "aws_credentials", "ssh_from"),
-    "gcp": ("use_external_head_ip", "tpu_accelerator_type"),
+    "aws": (*_SHARED, "security_group", "cloudwatch", "key_pair", "aws_credentials", "ssh_from"),
+    "gcp": (*_SHARED, "project_id", "gcp_credentials", "use_external_head_ip"),
 }
-"""Fields of ``provider`` that Ray's schema does not list, ours included."""
-_CLOUDS_FIELDS = {
-    "aws": (
-        "type", "module", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips", "security_group",
-        "disable_node_updaters", "cloudwatch",
-    ),
-    "gcp": (
-        "type", "module", "region", "availability_zone", "project_id", "cache_stopped_nodes", "use_internal_ips",
-        "disable_node_updaters", "gcp_credentials",
-    ),
-}  # fmt: skip
+"""Cloud -> fields of ``provider`` that Ray or our provider reads; Ray's schema allows any."""
 RESOURCES = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
 """Ray's own names of resources; others are allowed, unless they look like one of these."""
 ALIKE = 0.6
@@ -50,8 +43,8 @@ def check_launcher(document: Document, text: str, asked: Asked, found: Findings)
     provider = mapping(document.get("provider"))
     cloud = _cloud(document, found)
     prepared = _check_by_ray(document, found)
-    if cloud is not None:
-        known = [*_CLOUDS_FIELDS[cloud], *_PROVIDER[cloud]]
+    if cloud is not None or not (provider.get("type") and (provider["type"] != "external" or provider.get("module"))):
+        known = [key for name in ([cloud] if cloud else _PROVIDER) for key in _PROVIDER[name]]
         for key in provider:
             if key not in known:
                 found.wrong_at(document, ("provider", key), unknown(str(key), known))
@@ -76,7 +69,9 @@ def _cloud(document: Document, found: Findings) -> str | None:
 
     kind, module = document.get("provider", "type"), document.get("provider", "module")
     if kind == "external":
-        if isinstance(module, str) and module.startswith("rt_scale.") and module not in CLOUDS:
+        if module is None:
+            found.wrong_at(document, ("provider",), "module is missing, although type is external; add it")
+        elif isinstance(module, str) and module.startswith("rt_scale.") and module not in CLOUDS:
             found.wrong_at(
                 document, ("provider", "module"), unknown(module, [each for each in CLOUDS if "." in each], "module")
             )
