@@ -86,7 +86,7 @@ class Evaluation:
         return values
 
     def _is_teacher(self, encoder: nn.Module) -> bool:
-        """Whether ``encoder`` has the teacher's weights and buffers bit for bit, so that its probes are the teacher's."""
+        """Whether ``encoder`` has the teacher's weights and buffers bit for bit, and so its probes."""
         pairs = zip(encoder.state_dict().values(), self.teacher.encoder.state_dict().values(), strict=True)
         return all(torch.equal(one, other) for one, other in pairs)
 

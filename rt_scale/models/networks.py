@@ -238,8 +238,8 @@ def initialise(model: Model, generator: torch.Generator, *, linear: str = "trunc
     Args:
         model: on the generator's device.
         generator: on the CPU if every device should draw the same numbers.
-        linear: ``trunc_normal`` as above, ``torch``, torch's default, or ``authors``, that of the published code's ViTs:
-            torch's default, class token and positions N(0, 1).
+        linear: ``trunc_normal`` as above, ``torch``, torch's default, or ``authors`` (the published code's
+            ViTs), torch's default with class token and positions N(0, 1).
 
     Raises:
         InputError: another ``linear``.
