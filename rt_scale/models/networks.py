@@ -134,7 +134,7 @@ def build_pair(spec: TrainingSpec, channels: int, size: int, weights: Mapping[st
         _take_over(teacher, weights["teacher"])
     start = spec.student
     if isinstance(fresh.encoder, ViT) and spec.encoder.init == "authors":
-        fresh.encoder.embed_patch.load_state_dict(teacher.encoder.embed_patch.state_dict())
+        fresh.encoder.embed_patch.load_state_dict(teacher.get_submodule("encoder.embed_patch").state_dict())
     if "student" in weights:
         student = _take_over(fresh, weights["student"])
     elif start.epsilon is None:
