@@ -34,7 +34,7 @@ from rt_scale.cli.options import (
     warn,
 )
 from rt_scale.cli.results import print_reports
-from rt_scale.spec.errors import InputError, RtScaleError
+from rt_scale.spec.errors import ExitCode, InputError, RtScaleError, counted, some
 from rt_scale.system.console import say, say_error
 
 if TYPE_CHECKING:
@@ -199,6 +199,9 @@ def sweep(
     accelerate: AccelerateOption = None,
     pack: PackOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
+    leave_others: Annotated[
+        bool, typer.Option("--leave-others", help="Do not wait for runs that other drivers execute.")
+    ] = False,
     budget: Annotated[
         float | None, typer.Option(min=0, help="Start nothing where the plan costs more; see rt-scale plan.")
     ] = None,
@@ -208,7 +211,11 @@ def sweep(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run grids through Ray Tune; finished runs are not run again."""
+    """Run grids through Ray Tune; finished runs are not run again.
+
+    Exit codes: 0 all done, 1 some runs failed, 2 refused, 3 the cluster was lost (the same command continues), 4 only
+    runs of other drivers are left (with --leave-others), 130 stopped by a signal.
+    """
     from rt_scale.plan.costs import prices_for
     from rt_scale.scheduler.job import Where
 
@@ -217,7 +224,10 @@ def sweep(
         "cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers,
         "accelerate": accelerate, "pack": pack,
     }  # fmt: skip
-    where = Where(open_store(store), find_data_dir(data_dir), device, address, concurrency, retry_failed, replace=yes)
+    where = Where(
+        open_store(store), find_data_dir(data_dir), device, address, concurrency, retry_failed,
+        replace=yes, leave_others=leave_others,
+    )  # fmt: skip
     sweeps = load_files(files, assigned(overrides, imports), launch, where.store, yes)
     if budget is not None:
         say(_check_budget(sweeps, budget, prices, where), error=as_json)
@@ -234,7 +244,7 @@ def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | N
 def run_loaded(
     sweeps: Sequence[SweepRuns], where: Where, best: bool = False, notify: str | None = None, *, as_json: bool = False
 ) -> list[Report]:
-    """Run sweeps as one queue, print and write their reports; exits with 1 if a run has no result.
+    """Run sweeps as one queue, print and write their reports; exits with an ``ExitCode`` if a run has no result.
 
     ``notify``: the command or URL that is told of failed runs and of the end; InputError if it cannot be used. With
     ``as_json`` standard output is the reports' JSON alone, without progress.
@@ -278,11 +288,17 @@ def _show_outcomes(
             say(f"{label} was ended early: {why}", error=as_json)
         for label, why in outcome.failed.items():
             say_error(f"{label} has no result: {why}")
+        if outcome.left:
+            named = some([f"{label} ({who})" for label, who in outcome.left.items()])
+            say(f"{counted(len(outcome.left), 'run')} left to other drivers: {named}", error=as_json)
         tell(
             "sweep_ended", sweep=each.name, counts=count_states(each),
             failed=[{"run": label, "reason": why} for label, why in outcome.failed.items()],
+            left=[{"run": label, "by": who} for label, who in outcome.left.items()],
             report=str(each.folder.report) if reports else None,
         )  # fmt: skip
+    if any(outcome.left for outcome in outcomes):
+        raise typer.Exit(ExitCode.OTHERS_LEFT)
     if any(outcome.failed for outcome in outcomes):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
     return written

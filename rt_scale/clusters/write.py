@@ -52,10 +52,10 @@ KINDS = {
     "aws": Kind("aws.yaml.j2", "ray up --yes {file} && ray exec --tmux {file} {command}"),
     "gcp": Kind("gcp.yaml.j2", "ray up --yes {file} && ray exec --tmux {file} {command}"),
     "kuberay": Kind("kuberay.yaml.j2", "kubectl apply -f {file}", mounted=True),
-    "slurm_array": Kind("slurm_array.sh.j2", "sbatch {file}", shared=True),
+    "slurm_array": Kind("slurm_array.sh.j2", "sbatch {file}", shared=True, options=("--leave-others",)),
     "slurm_nodes": Kind("slurm_nodes.sh.j2", "sbatch {file}", shared=True),
     "hosts": Kind("hosts.yaml.j2", "rt-scale cluster up {file}", shared=True),
-    "sky": Kind("sky.yaml.j2", "sky jobs launch --yes --name {name} {file}"),
+    "sky": Kind("sky.yaml.j2", "sky jobs launch --yes --name {name} {file}", options=("--leave-others",)),
 }
 """Kinds of clusters by name."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 class SweepOutcome:
     """How the runs of a sweep came out, in its order.
 
-    ``failed`` maps the label of a run to why it has no result, ``ended`` that of a run ended early by the sweep's rule.
+    ``failed`` maps the label of a run to why it has no result, ``ended`` that of a run ended early by the sweep's rule,
+    ``left`` that of a run left to another driver to who executes it.
     """
 
     finished: list[Point] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
 
 
 def run_sweeps(
@@ -61,17 +63,17 @@ def run_sweeps(
     to_sample = sum(sweep.to_sample for sweep in sweeps)
     keep(sweeps)
     given_up = {} if where.retry_failed else failed_before(todo, store)
-    failed = {job.spec.name: given_up[job.spec.name] for job in todo if job.spec.name in given_up}
+    failed, left = {job.spec.name: given_up[job.spec.name] for job in todo if job.spec.name in given_up}, set[str]()
     if len(failed) < len(todo) or to_sample:
         with view(len(jobs) + to_sample, len(jobs) - len(todo)) as shown:
             for note in notes:
                 shown.said(note)
-            failed = _run(sweeps, todo, given_up, where, shown, stopping, lost)
+            failed, left = _run(sweeps, todo, given_up, where, shown, stopping, lost)
         store.refresh()
         keep(sweeps)
     if stopping():
         raise KeyboardInterrupt
-    return [_outcome(sweep, failed) for sweep in sweeps]
+    return [_outcome(sweep, failed, left) for sweep in sweeps]
 
 
 def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopping: Callable[[], bool]) -> list[str]:
@@ -103,8 +105,12 @@ def _run(
     view: View,
     stopping: Callable[[], bool],
     lost: Callable[[str], None],
-) -> dict[str, str]:
-    """Run the queue; returns name -> reason for runs without result whose directory holds no reason."""
+) -> tuple[dict[str, str], set[str]]:
+    """Run the queue.
+
+    Returns name -> reason for runs without result whose directory holds no reason, and the names of those that are left
+    to other drivers.
+    """
     # Imported here: Ray is not needed if all runs are done, or failed before and are not tried again.
     from rt_scale.ray_backend.cluster import connect
     from rt_scale.ray_backend.control import ControlActor, watch_head
@@ -121,14 +127,17 @@ def _run(
         if not cluster.local:
             view.said(cluster.describe())
             stack.enter_context(watch_head(cluster.address, lambda: lost(cluster.address)))
-        queue = Queue(todo, StoredRuns(where.store), view, cluster, concurrency=where.concurrency, given_up=given_up)
+        queue = Queue(
+            todo, StoredRuns(where.store), view, cluster,
+            concurrency=where.concurrency, given_up=given_up, leave_others=where.leave_others,
+        )  # fmt: skip
         control = stack.enter_context(ControlActor())
         exploration = Exploration(sweeps, given_up, cluster.at_once, added=view.added, tell=control.end)
         run_queue(queue, where, cluster, control, view, exploration, stopping=stopping)
-    return queue.failed
+    return queue.failed, queue.left
 
 
-def _outcome(sweep: SweepRuns, failed: Mapping[str, str]) -> SweepOutcome:
+def _outcome(sweep: SweepRuns, failed: Mapping[str, str], left: Collection[str]) -> SweepOutcome:
     outcome, early = SweepOutcome(), sweep.early_stopped
     for point in sweep.points:
         name = point.spec.name
@@ -136,6 +145,9 @@ def _outcome(sweep: SweepRuns, failed: Mapping[str, str]) -> SweepOutcome:
             outcome.finished.append(point)
         elif name in early:
             outcome.ended[point.label] = str(early[name])
+        elif name in left:
+            owner = sweep.store.status(name).owner
+            outcome.left[point.label] = owner or "it needs a run that another driver executes"
         else:
             outcome.failed[point.label] = failed.get(name) or reason(sweep.store, point)
     return outcome

@@ -84,6 +84,7 @@ class Where:
         concurrency: most runs at a time.
         retry_failed: whether to retry runs whose state is ``failed``.
         replace: whether a sweep may replace one of the same name that has no run in common with it.
+        leave_others: whether to end, without waiting, once other drivers execute all that is left.
     """
 
     store: Store
@@ -93,6 +94,7 @@ class Where:
     concurrency: int | None = None
     retry_failed: bool = False
     replace: bool = False
+    leave_others: bool = False
 
     @property
     def alone(self) -> bool:

@@ -94,6 +94,7 @@ class _Entry:
         section: the jobs of its launch section.
         needs: names of the runs that it waits for.
         deaths: how often in a row its process died.
+        elsewhere: whether another driver executed it when the queue looked last.
         began, reached: first step of its newest process, and the highest first step of the earlier ones.
         leader: name of the first run of the process that executes it, else empty.
     """
@@ -103,6 +104,7 @@ class _Entry:
     section: _Section
     needs: set[str]
     deaths: int = 0
+    elsewhere: bool = False
     began: int = -1
     reached: int = -1
     leader: str = ""
@@ -134,6 +136,7 @@ class Queue:
         jobs: the runs in order of priority; those that they start from are added.
         concurrency: most runs at a time; None: any number.
         given_up: name of a run -> why it is not tried; it counts as failed.
+        leave_others: whether the queue is finished once other drivers execute all that could start; see ``left``.
         clock: seconds, monotonic.
 
     Attributes:
@@ -150,10 +153,11 @@ class Queue:
         *,
         concurrency: int | None = None,
         given_up: Mapping[str, str] | None = None,
+        leave_others: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runs, self._view, self._cluster, self._clock = runs, view, cluster, clock
-        self._concurrency, self._given_up = concurrency, given_up or {}
+        self._concurrency, self._given_up, self._leave_others = concurrency, given_up or {}, leave_others
         self._measured: dict[tuple[LaunchSpec, str], BatchSize] = {}
         self.live: dict[str, Job] = {}
         self.failed: dict[str, str] = {}
@@ -228,6 +232,11 @@ class Queue:
         return not (self.live or self._later or self.waiting)
 
     @property
+    def left(self) -> set[str]:
+        """Names of the runs without an outcome: of a finished queue, those left to other drivers."""
+        return self._by_name.keys() - self._over.keys()
+
+    @property
     def waiting(self) -> bool:
         """Whether a run waits only for room."""
         return any(section.first for section in self._sections.values())
@@ -271,13 +280,30 @@ class Queue:
         """Check the delayed runs that are due; one that another driver still executes is delayed again."""
         while self._later and self._later[0][0] <= self._clock():
             entry = self._entries[heapq.heappop(self._later)[1]]
-            state = self._runs.state_now(entry.job.name)
-            if state == "done":
-                self._settle(entry, JobOutcome(JobState.DONE))
-            elif state == "running":
+            if self._is_elsewhere(entry):
                 self._put_off(entry, LOOK_AGAIN)
-            else:
-                self._make_ready(entry)
+        if self._leave_others and not (self.live or self.waiting):
+            self._leave()
+
+    def _leave(self) -> None:
+        """If other drivers executed all delayed runs, look a last time, and leave those that they still execute."""
+        delayed = [self._entries[place] for _, place in sorted(self._later)]
+        if all(entry.elsewhere for entry in delayed):
+            self._later.clear()
+            theirs = [entry for entry in delayed if self._is_elsewhere(entry)]
+            if self.waiting:
+                for entry in theirs:
+                    self._put_off(entry, LOOK_AGAIN)
+
+    def _is_elsewhere(self, entry: _Entry) -> bool:
+        """Look at a delayed run: whether another driver executes it; if not, it is settled or may start."""
+        state = self._runs.state_now(entry.job.name)
+        entry.elsewhere = state == "running"
+        if state == "done":
+            self._settle(entry, JobOutcome(JobState.DONE))
+        elif not entry.elsewhere:
+            self._make_ready(entry)
+        return entry.elsewhere
 
     def _put_off(self, entry: _Entry, seconds: float) -> None:
         heapq.heappush(self._later, (self._clock() + seconds, entry.place))
@@ -301,6 +327,7 @@ class Queue:
                 self._view.waiting(job.label, how.why, None)
             self._make_ready(entry)
         elif how.state is JobState.LEASED_ELSEWHERE:
+            entry.elsewhere = True
             self._view.waiting(job.label, how.why, LOOK_AGAIN, leased_elsewhere=True)
             self._put_off(entry, LOOK_AGAIN)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rt_scale.ray_backend import terminal as launched
 from rt_scale.ray_backend.sweep import SweepOutcome
 from rt_scale.scheduler.job import Where
 from rt_scale.spec import grid
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import ExitCode, InputError
 from rt_scale.store.store import Store
 from tests.receiver import receiving
 from tests.records import finish_run, run_result
@@ -63,7 +64,7 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     arguments = [
         "sweep", file, other, "--set", "train.epochs=7", "--store", tmp_path / "s", "--data-dir", tmp_path / "d",
         "--device", "cpu", "--address", "10.0.0.1:6379", "--concurrency", 3, "--cpus", 4, "--gpus", 0.5,
-        "--accelerator", "H100", "--pack", "6", "--retry-failed", "--yes",
+        "--accelerator", "H100", "--pack", "6", "--retry-failed", "--leave-others", "--yes",
     ]  # fmt: skip
     ended = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert ended.exit_code == 0, ended.output
@@ -76,6 +77,7 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     assert sweeps[0].overrides == ["train.epochs=7"]
     assert (where.store.root, where.data_dir, where.device) == (tmp_path / "s", tmp_path / "d", "cpu")
     assert (where.address, where.concurrency, where.retry_failed, where.replace) == ("10.0.0.1:6379", 3, True, True)
+    assert where.leave_others
 
 
 def test_how_to_accelerate_is_handed_on(file: Path, tmp_path: Path, calls: list[tuple[Any, Where]]) -> None:
@@ -142,6 +144,25 @@ def test_runs_without_a_result_are_named(file: Path, monkeypatch: pytest.MonkeyP
     assert ended.exit_code == (1 if kind == "failed" else 0)
     said = {"failed": "rt-scale: a has no result: It diverged.\n", "ended": "a was ended early: asha after 5 epochs\n"}
     assert said[kind] in ended.output
+
+
+def test_runs_left_to_other_drivers_have_an_exit_code_of_their_own(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = SweepOutcome(failed={"b": "It diverged."}, left={"a": "process 5 on host far"})
+    monkeypatch.setattr(launched, "run_sweeps", lambda *_: [outcome])
+    with receiving() as got:
+        arguments = ["sweep", str(file), "--store", str(tmp_path), "--notify", got.url]
+        ended = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert ended.exit_code == ExitCode.OTHERS_LEFT == 4
+    assert "1 run left to other drivers: a (process 5 on host far)\n" in ended.output
+    assert got.documents[-1]["left"] == [{"run": "a", "by": "process 5 on host far"}]
+
+
+def test_help_says_all_exit_codes() -> None:
+    said = CliRunner().invoke(app, ["sweep", "--help"], catch_exceptions=False).output
+    codes = said.partition("Exit codes:")[2].partition("Options")[0]
+    assert [int(code) for code in re.findall(r"\d+", codes)] == [*ExitCode]
 
 
 def test_the_end_is_told_with_counts_and_reasons(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

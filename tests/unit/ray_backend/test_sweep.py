@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,11 +58,11 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Stands in for Ray: finishes the first run, tells a refusal of the second, says nothing of the others."""
     calls: list[dict[str, Any]] = []
 
-    def run(sweeps: Any, todo: list[Job], _: Any, where: Where, view: Any, stopping: Any, lost: Any) -> dict[str, str]:
+    def run(sweeps: Any, todo: list[Job], _: Any, where: Where, view: Any, stopping: Any, lost: Any) -> Any:
         calls.append({"todo": todo, "where": where, "lost": lost, "notes": view.texts})
         for job in todo[:1]:
             complete(where.store, job.spec)
-        return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}
+        return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}, {job.spec.name for job in todo[2:]}
 
     monkeypatch.setattr(module, "_run", run)
     return calls
@@ -102,6 +104,19 @@ def test_a_driver_runs_what_is_not_finished(
     assert folder.file.read_text() == "name: small\n"
     assert folder.runs() == [point.spec.name for point in points]
     assert folder.board.is_dir()
+
+
+def test_runs_of_other_drivers_are_told_with_who_executes_them(
+    points: list[Point], store: Store, tmp_path: Path, launched: list[Any]
+) -> None:
+    with store.run(points[2].spec).acquire():
+        outcome, _ = go(points, store, tmp_path)
+    assert outcome.failed == {points[1].label: "refused"}
+    assert outcome.left == {points[2].label: f"process {os.getpid()} on host {socket.gethostname()}"}
+    outcome, _ = go([*points, *expand(SWEEP.model_copy(update={"seeds": [5]}))], store, tmp_path)
+    assert "it needs a run that another driver executes" in outcome.left.values()
+    finish(store, points[2])
+    assert go(points, store, tmp_path)[0].left == {}
 
 
 def test_a_search_counts_the_runs_that_it_will_sample(store: Store, tmp_path: Path, launched: list[Any]) -> None:

@@ -265,6 +265,45 @@ def test_what_another_driver_left_is_taken_over(store: Store) -> None:
     assert taken(queue) == ["run 0"]
 
 
+def test_what_others_execute_is_left_to_them_once_nothing_else_can_start(store: Store) -> None:
+    mine, theirs = spec(0), spec(1)
+    queue, _, clock = make(store, mine, theirs, after(theirs), launch=LaunchSpec(retries=2), leave_others=True)
+    assert taken(queue) == ["run 0", "run 1"]
+    with (run_dir := store.run(theirs)).acquire():
+        queue.ended(theirs.name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
+        assert taken(queue) == []
+        assert not queue.finished  # its own run may be tried again
+        for _ in range(2):
+            queue.ended(mine.name, JobOutcome(JobState.DIED, "gone"))
+            assert not queue.finished
+            clock.now += LONGEST
+            assert taken(queue) == ["run 0"]
+        queue.ended(mine.name, JobOutcome(JobState.DONE))
+        assert taken(queue) == []
+        assert queue.finished
+        assert queue.left == {theirs.name, after(theirs).name}
+        assert queue.failed == {}
+        again, _, _ = make(store, theirs, after(theirs), leave_others=True)
+        assert taken(again) == ["run 0"]
+        again.ended(theirs.name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
+        run_dir.complete(run_result())
+    assert taken(again) == ["run 1"]  # the last look found what it needs
+    assert not again.finished
+
+
+def test_what_others_gave_up_is_not_left_to_them(store: Store) -> None:
+    queue, _, _ = make(store, spec(0), spec(1), leave_others=True)
+    assert taken(queue) == ["run 0", "run 1"]
+    with store.run(spec(0)).acquire():
+        for number in range(2):
+            queue.ended(spec(number).name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
+        assert taken(queue) == ["run 1"]
+        assert not queue.finished
+        queue.ended(spec(1).name, JobOutcome(JobState.DONE))
+        assert taken(queue) == []
+        assert (queue.finished, queue.left) == (True, {spec(0).name})
+
+
 def test_a_run_that_left_its_node_goes_on_at_once_and_one_that_a_scheduler_ended_does_not(store: Store) -> None:
     queue, told, _ = make(store, spec(0), spec(1), after(spec(1)))
     assert taken(queue) == ["run 0", "run 1"]
