@@ -23,7 +23,7 @@ METADATA = "http://169.254.169.254"
 ANSWER_S = 2.0
 """Time limit for an answer of it, in seconds."""
 AWS_S, GCP_S, MAINTENANCE_S = 120, 30, 3600
-"""Seconds between the notice and the end: of AWS spot, of GCP spot, of GCP machines with GPUs."""
+"""Seconds between the notice and the end: of AWS spot, GCP spot, GCP machines that cannot be moved (with GPUs)."""
 MARGIN_S = 5
 """Seconds before the end at which Ray is told that it comes."""
 DRAIN_S = 60.0
