@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
