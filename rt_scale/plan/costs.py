@@ -31,6 +31,8 @@ class Price(Part):
     """GPUs in it; 0: a machine for runs on CPUs."""
     cpus: int = Field(ge=1, le=MOST)
     """CPU cores in it."""
+    memory: float | None = Field(None, gt=0, le=MOST)
+    """GiB of main memory in it; null: not looked up."""
     on_demand: float = Field(gt=0)
     """Price per hour, never interrupted."""
     spot: float | None = Field(None, gt=0)
