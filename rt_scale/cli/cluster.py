@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
+from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-=======
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from rt_scale.cli.options import SetOption, StoreOption, YesOption, load_files, open_store, read_path, set_words
->>>>>>> main
 from rt_scale.system.console import say
 
 app = typer.Typer(no_args_is_help=True, help="Clusters: files for them, checks, and machines reached by SSH.")
 
 
-<<<<<<< HEAD
-@app.command("watch")
-def watch_command(
-    cloud: Annotated[Literal["aws", "gcp", "auto"], typer.Option(help="Whose notices; auto: who answers.")] = "auto",
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
-) -> None:
-    """Drain this machine's Ray node when its cloud is about to take it away; runs on every spot node.
-
-    It ends once the node is drained. Lines of its log are on standard error.
-    """
-    from rt_scale.clusters.watch import watch
-
-    watch(cloud, every, lambda text: say(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", error=True))
-=======
 @app.command()
 def write(
     kind: Annotated[str, typer.Argument(help="aws, gcp, kuberay, slurm_array, slurm_nodes, hosts or sky.")],
@@ -76,4 +55,17 @@ def write(
 
 def _words(options: dict[str, object]) -> Sequence[str]:
     return [word for option, value in options.items() if value is not None for word in (option, str(value))]
->>>>>>> main
+
+
+@app.command("watch")
+def watch_command(
+    cloud: Annotated[Literal["aws", "gcp", "auto"], typer.Option(help="Whose notices; auto: who answers.")] = "auto",
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Drain this machine's Ray node when its cloud is about to take it away; runs on every spot node.
+
+    It ends once the node is drained. Lines of its log are on standard error.
+    """
+    from rt_scale.clusters.watch import watch
+
+    watch(cloud, every, lambda text: say(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", error=True))
