@@ -49,6 +49,7 @@ class Kind(NamedTuple):
 
 
 LAUNCH = "ray up --yes {file} && ray exec --tmux {file} {command}"
+"""Starts a cluster of Ray's launcher, and the sweeps on its head, in a terminal that stays."""
 
 KINDS = {
     "aws": Kind("aws.yaml.j2", LAUNCH, options=("--address", "auto")),
