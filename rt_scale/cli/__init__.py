@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from rt_scale import __version__
-from rt_scale.cli import data, export, plan, results, runs, status, store
+from rt_scale.cli import cluster, data, export, plan, results, runs, status, store
 from rt_scale.spec.errors import ExitCode, RtScaleError, RunError
 from rt_scale.system.console import lost, make_streams_last, print_anything, say, say_error
 from rt_scale.system.paths import settle_home
@@ -20,8 +20,8 @@ from rt_scale.system.signals import handled_signals
 WORKING = ("demo", "run", "sweep", "data prepare")
 """Commands that write their results to files, so that lost output is no failure."""
 ORDER = (
-    "doctor", "demo", "data", "models", "schema", "sweeps", "plan", "run", "sweep", "status", "board", "report",
-    "compare", "export", "bundle", "gc",
+    "doctor", "demo", "data", "models", "schema", "sweeps", "plan", "cluster", "run", "sweep", "status", "board",
+    "report", "compare", "export", "bundle", "gc",
 )  # fmt: skip
 """The commands in the order in which one uses them."""
 
@@ -47,6 +47,7 @@ app = typer.Typer(
 for commands in (runs, status, results, export, store, plan):
     app.add_typer(commands.app)
 app.add_typer(data.app, name="data")
+app.add_typer(cluster.app, name="cluster")
 
 
 def _print_version(wanted: bool) -> None:

@@ -194,6 +194,7 @@ def sweep(
     concurrency: ConcurrencyOption = None,
     cpus: Annotated[int | None, typer.Option(help="CPU cores a worker, in place of launch.cpus.")] = None,
     gpus: Annotated[float | None, typer.Option(help="GPUs a worker, in place of launch.gpus.")] = None,
+    memory: Annotated[float | None, typer.Option(help="GiB of main memory a worker, for launch.memory.")] = None,
     accelerator: Annotated[str | None, typer.Option(help="Type of GPU, in place of launch.accelerator.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers a run, in place of launch.workers.")] = None,
     accelerate: AccelerateOption = None,
@@ -221,7 +222,7 @@ def sweep(
 
     prices = prices_for(budget, price)
     launch = {
-        "cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers,
+        "cpus": cpus, "gpus": gpus, "memory": memory, "accelerator": accelerator, "workers": workers,
         "accelerate": accelerate, "pack": pack,
     }  # fmt: skip
     where = Where(

@@ -111,11 +111,12 @@ class Host:
         assert self._process.stdout is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        log.seek(0)
-        assert answer == "ready\n", f"host {self.name} did not start: {log.read()}"
-        log.close()
         self.alive = True
+        if self._process.stdout.readline() != "ready\n":
+            self.unplug()
+            log.seek(0)
+            raise AssertionError(f"host {self.name} did not start: {log.read()}")
+        log.close()
 
     def unplug(self) -> None:
         """Pull the plug: nobody hears from it again, not even that its connections ended."""
@@ -123,7 +124,8 @@ class Host:
             self.alive = False
             if self.ip != CLIENT:
                 self._world.outside("ip", "link", "del", self._link)
-            os.kill(self._pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
             self._process.communicate()
 
     def cut(self, off: bool = True) -> None:
@@ -264,8 +266,7 @@ class World:
     def close(self) -> None:
         """End all that runs in it; nothing of it is left."""
         for host in [*self.hosts.values(), *([self.client] if hasattr(self, "client") else [])]:
-            with contextlib.suppress(ProcessLookupError):
-                host.unplug()
+            host.unplug()
         for process in self.started:
             process.communicate()
         self._process.kill()

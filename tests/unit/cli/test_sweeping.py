@@ -64,7 +64,7 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     arguments = [
         "sweep", file, other, "--set", "train.epochs=7", "--store", tmp_path / "s", "--data-dir", tmp_path / "d",
         "--device", "cpu", "--address", "10.0.0.1:6379", "--concurrency", 3, "--cpus", 4, "--gpus", 0.5,
-        "--accelerator", "H100", "--pack", "6", "--retry-failed", "--leave-others", "--yes",
+        "--memory", 1.5, "--accelerator", "H100", "--pack", "6", "--retry-failed", "--leave-others", "--yes",
     ]  # fmt: skip
     ended = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert ended.exit_code == 0, ended.output
@@ -72,7 +72,7 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     assert [sweep.spec.name for sweep in sweeps] == ["one", "other"]
     launch = sweeps[0].spec.launch
     assert (launch.cpus, launch.gpus, launch.accelerator, launch.workers, launch.retries) == (4, 0.5, "H100", 1, 1)
-    assert (launch.pack, launch.accelerate) == (6, "auto")
+    assert (launch.pack, launch.accelerate, launch.memory) == (6, "auto", 1.5)
     assert {point.spec.train.epochs for sweep in sweeps for point in sweep.points} == {7}
     assert sweeps[0].overrides == ["train.epochs=7"]
     assert (where.store.root, where.data_dir, where.device) == (tmp_path / "s", tmp_path / "d", "cpu")

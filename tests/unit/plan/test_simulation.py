@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rt_scale.plan.estimate import Estimate
-from rt_scale.plan.simulation import HOPELESS, Kind, Schedule, simulate
+from rt_scale.plan.simulation import HOPELESS, Capacity, Kind, Schedule, simulate
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -53,7 +53,7 @@ def work_off(tasks: Sequence[Task], capacity: dict[Kind, float], **more: Any) ->
         found = by_name[job.name]
         return Estimate(found.seconds, found.seconds, found.checkpoint, "")
 
-    return simulate(jobs, estimate, capacity, **more)
+    return simulate(jobs, estimate, Capacity(capacity), **more)
 
 
 class Draws:
@@ -172,7 +172,15 @@ def test_what_each_process_trained_and_occupied_is_known() -> None:
     tasks = [task("a", 4, 0.5), *(task(name, 4, 0.5, pack=4) for name in "bcd")]
     schedule = work_off(tasks, {"gpu": 1})
     assert sorted(schedule.together.values()) == [1, 1, 2, 2]
-    assert (schedule.processes, schedule.work, schedule.peak) == (3, {"gpu": 8.0}, {"gpu": 1.0})
+    assert (schedule.processes, schedule.work) == (3, {"gpu": 8.0})
+
+
+def test_the_most_in_use_at_once_is_known() -> None:
+    machines = Capacity({"gpu": 8, "cpu": 3})
+    machines.occupy(LaunchSpec(gpus=0.5), 0.0)
+    machines.occupy(LaunchSpec(gpus=2), 0.0)
+    machines.free(LaunchSpec(gpus=0.5), (), 1.0)
+    assert machines.peak == {"gpu": 2.5, "cpu": 0.0}
 
 
 def test_a_run_that_never_gets_to_a_checkpoint_is_given_up_as_a_sweep_gives_it_up() -> None:
