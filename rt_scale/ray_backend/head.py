@@ -1,7 +1,7 @@
 """Whether the head of the connected cluster still answers: Ray waits for a lost one for a minute, or for ever.
 
-Without a word, a driver waits for a head that hangs, for one that was started anew at its address, and after the loss of
-its own node.
+Without a word, a driver waits for a head that hangs or was started anew at its address, and after the loss of its own
+node.
 """
 
 from __future__ import annotations
