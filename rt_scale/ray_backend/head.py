@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import ray
 from ray._private.worker import global_worker
-from ray._raylet import GcsClient
 
 from rt_scale.ray_backend.probe import port_answers
 
@@ -43,7 +42,7 @@ class Head:
 
     def __init__(self, address: str) -> None:
         self._address, self._node = address, ray.NodeID.from_hex(ray.get_runtime_context().get_node_id())
-        self._client = GcsClient(address=address, cluster_id=global_worker.gcs_client.cluster_id.hex())
+        self._client = ray._raylet.GcsClient(address=address, cluster_id=global_worker.gcs_client.cluster_id.hex())
 
     def trouble(self) -> Trouble | None:
         """What is wrong, if anything; takes up to twice ``LOOK`` seconds."""
