@@ -42,13 +42,12 @@ FEW = {
 STORE = "s3://mine/runs"
 PREPARE = """
 import boto3, pathlib, sys
-boto3.client("s3").create_bucket(Bucket="mine", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
-for file in pathlib.Path(sys.argv[1]).rglob("*"):
-    if file.is_file():
-        boto3.client("s3").upload_file(str(file), "mine", f"data/digits/{file.relative_to(sys.argv[1])}")
 boto3.client("cloudformation").create_stack(
     StackName="rt-scale", TemplateBody=pathlib.Path("cluster/aws_access.yaml").read_text(),
     Capabilities=["CAPABILITY_NAMED_IAM"], Parameters=[{"ParameterKey": "Bucket", "ParameterValue": "mine"}])
+for file in pathlib.Path(sys.argv[1]).rglob("*"):
+    if file.is_file():
+        boto3.client("s3").upload_file(str(file), "mine", f"data/digits/{file.relative_to(sys.argv[1])}")
 ec2 = boto3.client("ec2")
 ec2.import_key_pair(KeyName="mine", PublicKeyMaterial=pathlib.Path(sys.argv[2]).read_bytes())
 print(ec2.describe_images()["Images"][0]["ImageId"])
