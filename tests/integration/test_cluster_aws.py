@@ -36,8 +36,8 @@ SERVER = f"http://{CLIENT}:5000"
 FEW = {
     **SWEEP,
     "name": "few",
-    "base": {**SWEEP["base"], "train": {**SWEEP["base"]["train"], "epochs": 80}, "probe": {"every": "20ep"}},
-    "launch": {"cpus": 2},
+    "base": {**SWEEP["base"], "train": {**SWEEP["base"]["train"], "epochs": 60}, "probe": {"every": "20ep"}},
+    "launch": {"cpus": 1},
 }
 STORE = "s3://mine/runs"
 PREPARE = """
@@ -289,7 +289,7 @@ def test_the_sweep_is_bitwise_that_of_a_quiet_machine(cloud: Cloud, tmp_path: Pa
     file.write_text(yaml.safe_dump(FEW))
     lost, quiet = Store(cloud.world.shared / "store"), Store(tmp_path)
     for point in load_sweep(file)[1]:
-        run(point.spec, Options(store=quiet, data_dir=data_dir, device="cpu", threads=2))
+        run(point.spec, Options(store=quiet, data_dir=data_dir, device="cpu", threads=1))
         assert outcome(lost.run(point.spec)) == outcome(quiet.run(point.spec)), point.label
 
 
