@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rt_scale.cli import hosts
 from rt_scale.cli.options import (
-    JsonOption,
+    DataOption,
+    PriceOption,
     SetOption,
     StoreOption,
     YesOption,
+    find_data_dir,
     load_files,
     open_console,
     open_store,
-    print_table,
     read_path,
     set_words,
-    show_json,
 )
-from rt_scale.spec.errors import ExitCode, InputError, counted
-from rt_scale.system.console import say, say_error
+from rt_scale.cli.plan import RateOption, TflopsOption
+from rt_scale.spec.errors import InputError, RtScaleError, counted
+from rt_scale.system.console import duration_text, say
 
 if TYPE_CHECKING:
-    from rt_scale.clusters.up import Hosts, State
+    from rt_scale.plan.nodes import NodesPlan
+    from rt_scale.store.store import Store
 
-HostsArgument = Annotated[Path, typer.Argument(parser=read_path, help="The file of machines, e.g. cluster/hosts.yaml.")]
 app = typer.Typer(no_args_is_help=True, help="Clusters: files for them, checks, and machines reached by SSH.")
+app.add_typer(hosts.app)
 
 
 @app.command()
@@ -40,9 +44,18 @@ def write(
     out: Annotated[
         Path | None, typer.Option(parser=read_path, help="The file to write (the kind's name, here).")
     ] = None,
-    most: Annotated[int, typer.Option("--max", min=1, help="Nodes at once, at most.")] = 4,
+    most: Annotated[
+        int | None, typer.Option("--max", min=1, help="Nodes at once, at most (as many as pay off by the plan).")
+    ] = None,
     spot: Annotated[bool, typer.Option(help="Nodes that may be interrupted, where there are some.")] = True,
-    deadline: Annotated[float | None, typer.Option(min=0, help="Hours after which all should be done.")] = None,
+    price: PriceOption = None,
+    deadline: Annotated[float | None, typer.Option(min=0, help="Hours in which all should be done.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="What all may cost, in the price sheet's currency.")
+    ] = None,
+    rate: RateOption = 0.0,
+    tflops: TflopsOption = None,
+    data_dir: DataOption = None,
     data_origin: Annotated[
         str | None, typer.Option(help="Where nodes fetch prepared data sets: an address, or a shared folder.")
     ] = None,
@@ -50,23 +63,66 @@ def write(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a file that was edited.")] = False,
     yes: YesOption = False,
 ) -> None:
-    """Write the file of a cluster for sweeps; prints the command that starts it."""
-    from rt_scale.clusters.write import find_kind, render, start_command, wanted_for, write_file
+    """Write the file of a cluster for sweeps; the last line that it prints starts the cluster.
 
-    path = out or Path(find_kind(kind).template.removesuffix(".j2"))
-    sweeps = load_files(files, overrides or [], {}, open_store(store), yes)
+    Without --max, or with --deadline or --budget, the plan says how many nodes pay off; see rt-scale plan.
+    """
+    from rt_scale.clusters.nodes import plan_nodes, suitable
+    from rt_scale.clusters.write import find_kind, render, shape_of, start_command, wanted_for, write_file
+    from rt_scale.plan.costs import prices_for
+
+    found, sheet = find_kind(kind), prices_for(budget, price)
+    path = out or Path(found.template.removesuffix(".j2"))
+    place = open_store(store)
+    sweeps = load_files(files, overrides or [], {}, place, yes)
+    shape = shape_of(kind, sweeps)
+    machines = suitable(sheet.prices, shape, found.provider, spot=spot) if sheet else []
+    if sheet and not machines:
+        raise InputError(f"No machine in '{price}' suits these runs on {kind}: {shape.words} are needed on one.")
+    machine, nodes = next(iter(machines), None), most
+    if most is None or deadline is not None or budget is not None:
+        _refresh(place)
+        planned = plan_nodes(
+            sweeps, find_data_dir(data_dir), shape, machine, spot=spot, most=most, deadline=deadline, budget=budget,
+            rate=rate, teraflops=tflops,
+        )  # fmt: skip
+        say(_in_words(planned, machine.name if machine else "node"))
+        nodes = max(1, planned.nodes)
+    assert nodes is not None
     options = [*set_words(overrides, None), *(["--yes"] if yes else [])]
     wanted = wanted_for(
-        kind, sweeps, [str(file) for file in files], most, spot=spot, data_origin=data_origin, deadline=deadline,
-        name=name, options=options,
+        kind, sweeps, [str(file) for file in files], nodes, machine=machine, spot=spot, data_origin=data_origin,
+        deadline=deadline, name=name, options=options,
     )  # fmt: skip
     given = {
-        "--store": wanted.store, "--max": most, "--deadline": deadline, "--data-origin": data_origin, "--name": name,
+        "--store": wanted.store, "--max": nodes, "--price": price, "--deadline": deadline, "--data-origin": data_origin,
+        "--name": name,
     }  # fmt: skip
     words = ["rt-scale", "cluster", "write", kind, *wanted.sweeps, *_words(given), *options]
     write_file(path, render(kind, wanted, [*words, *([] if spot else ["--no-spot"])]), replace=replace)
     say(f"Written: {path}. Look at the lines marked '# edit', then start it:")
     say(start_command(kind, wanted, path))
+
+
+def _refresh(store: Store) -> None:
+    try:
+        store.refresh(curves=False)
+    except RtScaleError as error:
+        raise InputError(
+            f"{error} The plan asks it what is done already; with --max alone there is no plan."
+        ) from error
+
+
+def _in_words(planned: NodesPlan, machine: str) -> str:
+    """How many nodes pay off, and what they take."""
+    from rt_scale.plan.costs import amount_text
+
+    text = f"Up to {planned.nodes} x {machine}: {planned.why}."
+    if planned.hours is None or planned.node_hours is None:
+        return text
+    paid = "cost unknown" if planned.cost is None else amount_text(planned.cost, planned.currency)
+    time = duration_text(planned.hours * 3600)
+    return f"{text} By the plan {time}, {planned.node_hours:.2g} node-hours, {paid}, a head not counted."
 
 
 def _words(options: dict[str, object]) -> Sequence[str]:
@@ -111,66 +167,15 @@ def check(
     console.print(f"Nothing is wrong with {file}.")
 
 
-@app.command()
-def up(file: HostsArgument) -> None:
-    """Make machines that SSH reaches one Ray cluster; run again, it does only what is missing.
+@app.command("watch")
+def watch_command(
+    cloud: Annotated[Literal["aws", "gcp", "auto"], typer.Option(help="Whose notices; auto: who answers.")] = "auto",
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Drain this machine's Ray node when its cloud is about to take it away; runs on every spot node.
 
-    Exit codes: 0 all machines are in it, 1 some failed (which and why is printed, the others are in), 2 refused.
+    It ends once the node is drained. Lines of its log are on standard error.
     """
-    hosts = _hosts(file)
-    states = hosts.up()
-    ready = [state for state in states if state.failed is None]
-    say(f"{len(ready)} of {counted(len(states), 'machine')} in the cluster")
-    if states[0].failed is None:
-        for line in hosts.next_steps():
-            say(line)
-    _end(states, "Mend what is named, and run the same command again: it does only what is missing.")
+    from rt_scale.clusters.watch import watch
 
-
-@app.command()
-def down(file: HostsArgument) -> None:
-    """End what `up` started on the machines, and nothing else; runs write a checkpoint first.
-
-    Exit codes: 0 all has ended, 1 some machines could not be reached, 2 refused.
-    """
-    _end(_hosts(file).down(), "Ray ends there by itself once its head is gone; run the same command again to be sure.")
-
-
-@app.command("status")
-def cluster_status(file: HostsArgument, as_json: JsonOption = False) -> None:
-    """Which machines are reached, run Ray and are nodes of the cluster, and what they do; exit code 1 if some fail."""
-    from rt_scale.clusters.up import rows
-
-    found = rows(_hosts(file, quiet=True).status())
-    if as_json:
-        show_json({"hosts": found})
-    else:
-        titles = ["host", "role", "reached", "Ray", "in the cluster", "free GiB", "GPUs", "runs", "problem"]
-        flags = {True: "yes", False: "no", None: "?"}
-        print_table(
-            titles,
-            [
-                (
-                    row["host"], row["role"], flags[row["reachable"]], flags[row["ray"]], flags[row["in_cluster"]],
-                    str(row["free_gib"] or "?"), ", ".join(row["gpus"]) or "none", str(row["runs"]), row["problem"] or "",
-                )
-                for row in found
-            ],
-        )  # fmt: skip
-    if not all(row["in_cluster"] for row in found):
-        raise typer.Exit(ExitCode.FAILED)
-
-
-def _hosts(file: Path, quiet: bool = False) -> Hosts:
-    from rt_scale.clusters.hosts import read_hosts
-    from rt_scale.clusters.up import Hosts
-
-    return Hosts(read_hosts(file), lambda host, text: None if quiet else say(f"{host}: {text}"))
-
-
-def _end(states: Sequence[State], advice: str) -> None:
-    from rt_scale.clusters.up import failed
-
-    if wrong := failed(states):
-        say_error(f"{'; '.join(f'{state.label}: {state.failed}' for state in wrong)}. {advice}")
-        raise typer.Exit(ExitCode.FAILED)
+    watch(cloud, every, lambda text: say(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", error=True))

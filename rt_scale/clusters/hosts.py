@@ -91,9 +91,9 @@ class HostsSpec(Part):
     data: tuple[str, ...] = Field((), strict=False)
     """Data sets that every machine gets before Ray starts."""
     data_origin: str | None = None
-    """Where machines fetch prepared data sets: an address or a shared folder; null: they get copies of this machine's."""
+    """Where machines fetch prepared data sets: an address or a shared folder; null: they get this machine's."""
     environment: tuple[str, ...] = Field((), strict=False)
-    """Names of variables of this machine, e.g. AWS_ACCESS_KEY_ID, that Ray's processes there get; never their values."""
+    """Names of variables here, e.g. AWS_ACCESS_KEY_ID, that Ray's processes there get; never their values."""
     port: Port = 6379
     dashboard_port: Port = 8265
     """Of the head, where it listens on localhost only."""
@@ -105,7 +105,7 @@ class HostsSpec(Part):
     def _plain(cls, given: str) -> str:
         if not re.fullmatch(NAME, given):
             raise ValueError(
-                f"{shown(given)} is not a name: 1 to 40 lower-case letters, digits and '-', a letter first and no '-' last"
+                f"{shown(given)} is not a name: 1 to 40 lower-case letters, digits and '-', a letter first, no '-' last"
             )
         return given
 

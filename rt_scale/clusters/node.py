@@ -50,7 +50,7 @@ def describe(given: Given) -> dict[str, Any]:
 
 
 def prepare_data(given: Given) -> dict[str, Any]:
-    """Make the data sets ``data``, from ``data_origin`` or from the copies in ``incoming``; both are folders or addresses."""
+    """Make the data sets ``data``, from ``data_origin`` (an address or folder) or from copies in ``incoming``."""
     from rt_scale.data.download import fetch
     from rt_scale.data.meta import default_data_dir
     from rt_scale.data.prepare import open_prepared

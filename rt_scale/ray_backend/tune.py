@@ -5,9 +5,11 @@ A run with several workers starts Ray Train inside its trial. Tune restarts noth
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
@@ -16,9 +18,11 @@ from ray.tune.search import Searcher
 from rt_scale.ray_backend.cluster import Cluster
 from rt_scale.ray_backend.control import ControlActor
 from rt_scale.ray_backend.explore import Exploration
+from rt_scale.ray_backend.losses import lost_node, node_of
 from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport, run_batch, run_in_process, run_trial
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
+from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
@@ -45,7 +49,7 @@ def run_queue(
     How a run came out is in its directory afterwards, or in ``queue.failed``; a failed run does not affect others.
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
-    driver = _Driver(queue, control, view, exploration, stopping)
+    driver = _Driver(queue, control, view, exploration, stopping, functools.partial(_record_preemption, where))
     handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster))
     with tempfile.TemporaryDirectory(prefix="rt-scale-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
@@ -76,6 +80,12 @@ def _tune_config(
         measured_size=measured_size,
     )
     return {"run": config.model_dump_json(), "resources": cluster.trial_resources(first.launch)}
+
+
+def _record_preemption(where: Where, job: Job, why: str) -> None:
+    if job.sweep is not None:
+        with suppress(RtScaleError):  # it is only shown
+            where.store.sweep(job.sweep.name).add_preemption(job.name, why)
 
 
 def _rule(sweep: SweepSpec | None) -> JudgedBy | None:
@@ -118,11 +128,13 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         view: View,
         exploration: Exploration,
         stopping: Callable[[], bool],
+        preempted: Callable[[Job, str], None],
     ) -> None:
-        self.queue, self.exploration, self.stopping = queue, exploration, stopping
+        self.queue, self.exploration, self.stopping, self._preempted = queue, exploration, stopping, preempted
         self._control, self._view = control, view
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
+        self._nodes: dict[str, str] = {}
         self.running = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -150,6 +162,10 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         self.running = any(trial.status == "RUNNING" for trial in trials)
         self.look()
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial's process is there."""
+        self._nodes[trial.trial_id] = node_of(trial.temporary_state.ray_actor)
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A trial reported outcomes of runs, or a measurement for a rule."""
         report = TrialReport.model_validate_json(result["report"])
@@ -162,14 +178,21 @@ class _Driver(tune.Callback):  # type: ignore[misc]
             self._ended(trial, name, outcome)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial's process died."""
-        for name in list(self.jobs.get(trial.trial_id, {})):
-            self._ended(trial, name, JobOutcome(JobState.DIED, "its process died"))
+        """A trial's process died, by itself or with its node."""
+        jobs, node = list(self.jobs.get(trial.trial_id, {})), self._nodes.pop(trial.trial_id, "")
+        if not jobs:
+            return
+        lost = lost_node(node)
+        outcome = JobOutcome(JobState.PREEMPTED, lost) if lost else JobOutcome(JobState.DIED, "its process died")
+        for name in jobs:
+            self._ended(trial, name, outcome)
 
     def _ended(self, trial: Any, name: str, outcome: JobOutcome) -> None:
         job = self.jobs.get(trial.trial_id, {}).pop(name, None)
         if job is not None:
             self.queue.ended(name, outcome)
+            if outcome.state is JobState.PREEMPTED:
+                self._preempted(job, outcome.why)
             self.exploration.ended(job, outcome)
 
 

@@ -75,7 +75,14 @@ class RunError(RtScaleError):
 
 
 class WorkersDied(RunError):
-    """One of the processes that execute a run together died, which ended all of them."""
+    """One of the processes that execute a run together died, which ended all of them.
+
+    ``with_node``: as its node was preempted or lost.
+    """
+
+    def __init__(self, text: str, *, with_node: bool = False) -> None:
+        super().__init__(text)
+        self.with_node = with_node
 
 
 class StoreUnavailable(RunError):
@@ -92,7 +99,8 @@ def nearest(given: str, allowed: Iterable[str]) -> str | None:
         return -ratio, -len(list(alike)), name
 
     names = list(allowed)
-    return min(difflib.get_close_matches(wanted, names, n=max(1, len(names)), cutoff=0.5), key=order, default=None)
+    alike = difflib.get_close_matches(wanted, {name.lower() for name in names}, n=max(1, len(names)), cutoff=0.5)
+    return min((name for name in names if name.lower() in alike), key=order, default=None)
 
 
 def guess(given: str, allowed: Iterable[str]) -> str:
