@@ -46,7 +46,7 @@ def down(file: HostsArgument) -> None:
 
 @app.command()
 def status(file: HostsArgument, as_json: JsonOption = False) -> None:
-    """Which machines are reached, run Ray and are nodes of the cluster, and what they do; exit code 1 if some are not."""
+    """Which machines are reached, run Ray and are nodes of the cluster, and what they do; exit code 1 if one is not."""
     from rt_scale.clusters.up import rows
 
     found = rows(_hosts(file, quiet=True).status())

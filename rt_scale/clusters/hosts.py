@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rt_scale.clusters.write import NAME
 from rt_scale.data.meta import check_name
@@ -40,6 +40,11 @@ class HostSpec(Part):
     resources: dict[str, float] = Field(default={})
     """Further resources by Ray's name, e.g. {"accelerator_type:A10G": 1}."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _address_alone(cls, given: object) -> object:
+        return {"host": given} if isinstance(given, str) else given
+
     @field_validator("host", "user")
     @classmethod
     def _no_option(cls, given: str | None) -> str | None:
@@ -61,21 +66,14 @@ class HostSpec(Part):
         return self.host if self.ssh_port is None else f"{self.host}:{self.ssh_port}"
 
 
-def _as_mapping(given: object) -> object:
-    return {"host": given} if isinstance(given, str) else given
-
-
-Host = Annotated[HostSpec, BeforeValidator(_as_mapping, json_schema_input_type=str | HostSpec)]
-
-
 class HostsSpec(Part):
     """The file. Machines may be given by their addresses alone."""
 
     name: str
     """Of the cluster; its files are in ~/.rt-scale/NAME on every machine."""
-    head: Host
+    head: HostSpec
     """Where Ray's head is and the sweep is started."""
-    workers: tuple[Host, ...] = Field((), strict=False)
+    workers: tuple[HostSpec, ...] = Field((), strict=False)
     user: str | None = None
     """Who logs in; null: as ssh decides."""
     identity_file: str | None = None

@@ -84,7 +84,7 @@ def start(given: Given) -> dict[str, Any]:
         return _answer(folder, known, f"runs already{note}")
     if known:
         stop(given)
-    _check_store(given["store"], folder, head=head, cluster=given.get("cluster"))
+    _check_store(given["store"], head=head, cluster=given.get("cluster"))
     token = _token(folder, given.get("token"))
     mark = secrets.token_hex(8)
     node = {"mark": mark, "cluster": given.get("cluster", mark), **ours, "ip": given["ip"]}
@@ -122,7 +122,7 @@ def _variables(given: Given, node: Given, token: Path) -> dict[str, str]:
     return variables
 
 
-def _check_store(place: str, folder: Path, *, head: bool, cluster: str | None) -> None:
+def _check_store(place: str, *, head: bool, cluster: str | None) -> None:
     from rt_scale.store.objects.store import open_place
     from rt_scale.store.objects.uri import default_place, is_address
 
