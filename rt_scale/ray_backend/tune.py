@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.search import Searcher
+from ray.tune.search.search_generator import SearchGenerator
 
 from rt_scale.ray_backend.cluster import Cluster
 from rt_scale.ray_backend.control import ControlActor
@@ -47,11 +48,23 @@ def run_queue(
     """
     driver = _Driver(queue, control, view, exploration, stopping)
     handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster))
+    while not (queue.finished or stopping()):
+        if handout.resting:  # all that is left is delayed, or executed by other drivers
+            driver.look()
+            queue.wake()
+            time.sleep(NEWS_S)
+        else:
+            _fit(handout, driver)
+            driver.settle_all()
+
+
+def _fit(handout: _Handout, driver: _Driver) -> None:
+    """Let Tune execute jobs until none is live, and none could start."""
     with tempfile.TemporaryDirectory(prefix="rt-scale-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(_trial, _resources),
             tune_config=tune.TuneConfig(
-                reuse_actors=True, search_alg=handout, num_samples=-1
+                reuse_actors=True, search_alg=_Handouts(handout), num_samples=-1
             ),
             run_config=tune.RunConfig(
                 storage_path=scratch, verbose=0, callbacks=[driver], stop=_AllStopped(driver),
@@ -108,7 +121,8 @@ def _trial(given: Mapping[str, Any]) -> None:
 class _Driver(tune.Callback):  # type: ignore[misc]
     """Reports outcomes to the queue, shows the reports of runs, and forwards stop requests.
 
-    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job.
+    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job. The last outcome of a trial
+    reaches the queue when its process is free: the next run then takes that process, and asks for no other.
     """
 
     def __init__(
@@ -123,6 +137,7 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         self._control, self._view = control, view
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
+        self._last: dict[str, tuple[Job, JobOutcome]] = {}
         self.running = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,16 +176,33 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         for name, outcome in report.outcomes.items():
             self._ended(trial, name, outcome)
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial's process is free."""
+        if trial.trial_id in self._last:
+            self._settle(*self._last.pop(trial.trial_id))
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process died."""
+        self.on_trial_complete(iteration, trials, trial)
         for name in list(self.jobs.get(trial.trial_id, {})):
             self._ended(trial, name, JobOutcome(JobState.DIED, "its process died"))
 
     def _ended(self, trial: Any, name: str, outcome: JobOutcome) -> None:
-        job = self.jobs.get(trial.trial_id, {}).pop(name, None)
-        if job is not None:
-            self.queue.ended(name, outcome)
-            self.exploration.ended(job, outcome)
+        jobs = self.jobs.get(trial.trial_id, {})
+        job = jobs.pop(name, None)
+        if job is not None and (jobs or outcome.state is JobState.DIED):
+            self._settle(job, outcome)
+        elif job is not None:
+            self._last[trial.trial_id] = job, outcome
+
+    def settle_all(self) -> None:
+        """Hand on what trials reported whose ends Tune did not tell, since it was stopped."""
+        while self._last:
+            self._settle(*self._last.popitem()[1])
+
+    def _settle(self, job: Job, outcome: JobOutcome) -> None:
+        self.queue.ended(job.name, outcome)
+        self.exploration.ended(job, outcome)
 
 
 class _Handout(Searcher):  # type: ignore[misc]
@@ -196,6 +228,12 @@ class _Handout(Searcher):  # type: ignore[misc]
         self._driver.jobs[trial_id] = {job.spec.name: job for job in jobs}
         return self._config(jobs)
 
+    @property
+    def resting(self) -> bool:
+        """Whether no run could start now."""
+        self._driver.exploration.refill(self._driver.queue)
+        return self._driver.queue.resting
+
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **_: Any) -> bool:
         """Accept: nothing is searched."""
         return True
@@ -208,6 +246,14 @@ class _Handout(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing: the store has all state."""
+
+
+class _Handouts(SearchGenerator):  # type: ignore[misc]
+    """Finished, to Tune, while no run could start: then it keeps no idle process, and so no idle node."""
+
+    def is_finished(self) -> bool:
+        """Whether Tune need not ask for a trial now."""
+        return bool(super().is_finished() or self.searcher.resting)
 
 
 class _AllStopped(tune.Stopper):  # type: ignore[misc]

@@ -42,8 +42,8 @@ class Cluster(Protocol):
     def at_once(self, launch: LaunchSpec) -> int:
         """How many jobs of that section run at once, each with all of its workers; at least 1."""
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
-        """Whether another job of that section can start beside the ``running`` ones."""
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
+        """Whether another process of that section can start beside the ``running`` ones, counted by section."""
 
 
 class Runs(Protocol):
@@ -242,18 +242,24 @@ class Queue:
         return any(section.first for section in self._sections.values())
 
     @property
+    def resting(self) -> bool:
+        """Whether no run waits or is due now: some may execute, be delayed, or need one of those."""
+        return not self.waiting and (self.wakes is None or self.wakes > self._clock())
+
+    @property
     def wakes(self) -> float | None:
         """When, by the clock, the next delayed run is due, if any."""
         return self._later[0][0] if self._later else None
 
     def take(self) -> list[Job]:
         """The jobs that one process executes now; empty if none is ready or there is no room."""
-        self._wake()
+        self.wake()
         room = math.inf if self._concurrency is None else self._concurrency - len(self.live)
+        running = {section.launch: len(section.leaders) for section in self._sections.values()}
         heads = [
             (*section.first, section)
             for section in self._sections.values()
-            if section.first and self._cluster.has_room(section.launch, section.leaders.total())
+            if section.first and self._cluster.has_room(section.launch, running)
         ]
         if room <= 0 or not heads:
             return []
@@ -276,7 +282,7 @@ class Queue:
         free = self._cluster.at_once(section.launch) - len(section.leaders)
         return min(most, math.ceil(alike / max(1, free)))
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         """Check the delayed runs that are due; one that another driver still executes is delayed again."""
         while self._later and self._later[0][0] <= self._clock():
             entry = self._entries[heapq.heappop(self._later)[1]]
