@@ -162,8 +162,8 @@ class Cluster:
         possible = self._possible_nodes()
         most = math.inf if possible is None else sum(node.count for node in possible if _holds_any(node, launches))
         if self.local or (self.autoscaling and most < count):
-            there = "a local Ray is one node" if self.local else f"the cluster at {self.address} gets at most {most:g}"
-            raise InputError(f"--wait-nodes {count} waits for nodes with room for a run, but {there}.")
+            has = "a local Ray is one node" if self.local else f"the cluster at {self.address} gets at most {most:g}"
+            raise InputError(f"--wait-nodes {count} waits for nodes with room for a run, but {has}.")
         since, told, asked = datetime.now(), -1, None
         try:
             while not stopping():

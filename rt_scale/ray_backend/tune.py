@@ -25,6 +25,7 @@ from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
 
 if TYPE_CHECKING:
+    from rt_scale.scheduler.deadline import Deadline
     from rt_scale.scheduler.job import View
 
 NEWS_S = 0.5
@@ -46,7 +47,7 @@ def run_queue(
     How a run came out is in its directory afterwards, or in ``queue.failed``; a failed run does not affect others.
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
-    driver = _Driver(queue, control, view, exploration, stopping)
+    driver = _Driver(queue, control, view, exploration, stopping, where.deadline)
     handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster))
     while not (queue.finished or stopping()):
         if handout.resting:  # all that is left is delayed, or executed by other drivers
@@ -132,9 +133,10 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         view: View,
         exploration: Exploration,
         stopping: Callable[[], bool],
+        deadline: Deadline | None = None,
     ) -> None:
         self.queue, self.exploration, self.stopping = queue, exploration, stopping
-        self._control, self._view = control, view
+        self._control, self._view, self._deadline = control, view, deadline
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
         self._last: dict[str, tuple[Job, JobOutcome]] = {}
@@ -153,7 +155,8 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         if self.stopping() and not self._told:
             self._told = True
             self._control.stop("the sweep was asked to stop")
-            self._view.said(NOTICE)
+            over = self._deadline is not None and self._deadline.passed
+            self._view.said(f"the deadline ({self._deadline}) has passed: checkpoints are written" if over else NOTICE)
         for name, report in self._control.news().items():
             if name in self.queue.live:
                 self.queue.reported(name, report)

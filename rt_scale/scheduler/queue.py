@@ -137,9 +137,11 @@ class Queue:
         concurrency: most runs at a time; None: any number.
         given_up: name of a run -> why it is not tried; it counts as failed.
         leave_others: whether the queue is finished once other drivers execute all that could start; see ``left``.
+        may_start: whether a run may start now; one that once may not is never asked for again.
         clock: seconds, monotonic.
 
     Attributes:
+        late: names of runs that were not to be started.
         live: running jobs by the name of the run.
         failed: name of a run -> why it has no result.
     """
@@ -154,12 +156,15 @@ class Queue:
         concurrency: int | None = None,
         given_up: Mapping[str, str] | None = None,
         leave_others: bool = False,
+        may_start: Callable[[Job], bool] = lambda job: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runs, self._view, self._cluster, self._clock = runs, view, cluster, clock
         self._concurrency, self._given_up, self._leave_others = concurrency, given_up or {}, leave_others
         self._measured: dict[tuple[LaunchSpec, str], BatchSize] = {}
+        self._may_start = may_start
         self.live: dict[str, Job] = {}
+        self.late: set[str] = set()
         self.failed: dict[str, str] = {}
         self._entries: list[_Entry] = []
         self._by_name: dict[str, _Entry] = {}
@@ -254,6 +259,7 @@ class Queue:
     def take(self) -> list[Job]:
         """The jobs that one process executes now; empty if none is ready or there is no room."""
         self.wake()
+        self._put_aside()
         room = math.inf if self._concurrency is None else self._concurrency - len(self.live)
         running = {section.launch: len(section.leaders) for section in self._sections.values()}
         heads = [
@@ -272,6 +278,13 @@ class Queue:
             section.leaders[entry.leader] += 1
             self.live[entry.job.name] = entry.job
         return [entry.job for entry in batch]
+
+    def _put_aside(self) -> None:
+        """Take those of the next runs out of the queue that may no longer start."""
+        for section in self._sections.values():
+            for places in section.ready.values():
+                while places and not self._may_start(self._entries[places[0]].job):
+                    self.late.add(self._entries[heapq.heappop(places)].job.name)
 
     def _batch_size(self, leader: Job, section: _Section, alike: float) -> int:
         """How many of ``alike`` jobs, that may start now, one process executes; free processes get equal numbers."""
