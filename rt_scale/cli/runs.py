@@ -317,6 +317,7 @@ def _show_outcomes(
             "sweep_ended", sweep=each.name, counts=count_states(each),
             failed=[{"run": label, "reason": why} for label, why in outcome.failed.items()],
             left=[{"run": label, "by": who} for label, who in outcome.left.items()],
+            preempted={name: lost.times for name, lost in each.preempted.items()},
             report=str(each.folder.report) if reports else None,
         )  # fmt: skip
     if any(outcome.left for outcome in outcomes):

@@ -5,9 +5,11 @@ A run with several workers starts Ray Train inside its trial. Tune restarts noth
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
@@ -17,9 +19,11 @@ from ray.tune.search.search_generator import SearchGenerator
 from rt_scale.ray_backend.cluster import Cluster
 from rt_scale.ray_backend.control import ControlActor
 from rt_scale.ray_backend.explore import Exploration
+from rt_scale.ray_backend.losses import lost_node, node_of
 from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport, run_batch, run_in_process, run_trial
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
+from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
@@ -47,7 +51,9 @@ def run_queue(
     How a run came out is in its directory afterwards, or in ``queue.failed``; a failed run does not affect others.
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
-    driver = _Driver(queue, control, view, exploration, stopping, where.deadline)
+    driver = _Driver(
+        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline
+    )
     handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster))
     while not (queue.finished or stopping()):
         if handout.resting:  # all that is left is delayed, or executed by other drivers
@@ -92,6 +98,12 @@ def _tune_config(
     return {"run": config.model_dump_json(), "resources": cluster.trial_resources(first.launch)}
 
 
+def _record_preemption(where: Where, job: Job, why: str) -> None:
+    if job.sweep is not None:
+        with suppress(RtScaleError):  # it is only shown
+            where.store.sweep(job.sweep.name).add_preemption(job.name, why)
+
+
 def _rule(sweep: SweepSpec | None) -> JudgedBy | None:
     if sweep is None or sweep.explore is None or sweep.explore.stop is None:
         return None
@@ -133,13 +145,15 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         view: View,
         exploration: Exploration,
         stopping: Callable[[], bool],
+        preempted: Callable[[Job, str], None],
         deadline: Deadline | None = None,
     ) -> None:
-        self.queue, self.exploration, self.stopping = queue, exploration, stopping
+        self.queue, self.exploration, self.stopping, self._preempted = queue, exploration, stopping, preempted
         self._control, self._view, self._deadline = control, view, deadline
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
         self._last: dict[str, tuple[Job, JobOutcome]] = {}
+        self._nodes: dict[str, str] = {}
         self.running = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -168,6 +182,10 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         self.running = any(trial.status == "RUNNING" for trial in trials)
         self.look()
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial's process is there."""
+        self._nodes[trial.trial_id] = node_of(trial.temporary_state.ray_actor)
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A trial reported outcomes of runs, or a measurement for a rule."""
         report = TrialReport.model_validate_json(result["report"])
@@ -185,15 +203,20 @@ class _Driver(tune.Callback):  # type: ignore[misc]
             self._settle(*self._last.pop(trial.trial_id))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial's process died."""
+        """A trial's process died, by itself or with its node."""
         self.on_trial_complete(iteration, trials, trial)
-        for name in list(self.jobs.get(trial.trial_id, {})):
-            self._ended(trial, name, JobOutcome(JobState.DIED, "its process died"))
+        jobs, node = list(self.jobs.get(trial.trial_id, {})), self._nodes.pop(trial.trial_id, "")
+        if not jobs:
+            return
+        lost = lost_node(node)
+        outcome = JobOutcome(JobState.PREEMPTED, lost) if lost else JobOutcome(JobState.DIED, "its process died")
+        for name in jobs:
+            self._settle(self.jobs[trial.trial_id].pop(name), outcome)
 
     def _ended(self, trial: Any, name: str, outcome: JobOutcome) -> None:
         jobs = self.jobs.get(trial.trial_id, {})
         job = jobs.pop(name, None)
-        if job is not None and (jobs or outcome.state is JobState.DIED):
+        if job is not None and jobs:
             self._settle(job, outcome)
         elif job is not None:
             self._last[trial.trial_id] = job, outcome
@@ -205,6 +228,8 @@ class _Driver(tune.Callback):  # type: ignore[misc]
 
     def _settle(self, job: Job, outcome: JobOutcome) -> None:
         self.queue.ended(job.name, outcome)
+        if outcome.state is JobState.PREEMPTED:
+            self._preempted(job, outcome.why)
         self.exploration.ended(job, outcome)
 
 

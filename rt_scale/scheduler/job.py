@@ -58,6 +58,8 @@ class JobState(StrEnum):
     """It returns to the queue unchanged: its node shuts down, or its batch was too large."""
     DIED = "died"
     """Its process ended without a report."""
+    PREEMPTED = "preempted"
+    """Its node was preempted or lost; this costs no try."""
     LEASED_ELSEWHERE = "leased_elsewhere"
     """Another driver executes its run."""
     STORE_UNAVAILABLE = "store_unavailable"
@@ -167,6 +169,9 @@ class View:
 
     def waiting(self, label: str, why: str, seconds: float | None, *, leased_elsewhere: bool = False) -> None:
         """A run is back in the queue, for ``seconds`` if known; ``leased_elsewhere``: another driver executes it."""
+
+    def preempted(self, label: str, why: str, seconds: float | None) -> None:
+        """A run is back in the queue, for ``seconds`` if known, as its node was preempted or lost."""
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
         """A run is done, with its last measurements ``values``, or failed because of ``error``."""

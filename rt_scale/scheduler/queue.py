@@ -32,6 +32,8 @@ LONGEST = 60.0
 """Most seconds between two tries."""
 MOST = 16
 """Largest measured batch size, in runs."""
+LOSSES = 10
+"""After so many losses of its node in a row without a new checkpoint, a run is taken to be their cause."""
 DEATHS = 2
 """After so many deaths of its process in a row, a run is executed alone."""
 
@@ -93,7 +95,7 @@ class _Entry:
         place: in the queue.
         section: the jobs of its launch section.
         needs: names of the runs that it waits for.
-        deaths: how often in a row its process died.
+        deaths, losses: how often in a row its process died, and its node was lost.
         elsewhere: whether another driver executed it when the queue looked last.
         began, reached: first step of its newest process, and the highest first step of the earlier ones.
         leader: name of the first run of the process that executes it, else empty.
@@ -104,6 +106,7 @@ class _Entry:
     section: _Section
     needs: set[str]
     deaths: int = 0
+    losses: int = 0
     elsewhere: bool = False
     began: int = -1
     reached: int = -1
@@ -353,18 +356,29 @@ class Queue:
             self._try_again(entry, how)
 
     def _try_again(self, entry: _Entry, how: JobOutcome) -> None:
-        """Retry without limit while checkpoints advance, as on spot machines, else ``launch.retries`` times."""
-        advances = entry.deaths > 0 and entry.began > entry.reached
+        """Retry without limit while checkpoints advance, else ``launch.retries`` times, or ``LOSSES`` times.
+
+        The loss of a node costs no try; but a run that never gets on may be what ends its nodes.
+        """
+        if entry.began > entry.reached:  # a newer checkpoint than those of the processes before
+            entry.deaths = entry.losses = 0
         entry.reached, entry.began = max(entry.began, entry.reached), -1
-        entry.deaths = 1 if advances else entry.deaths + 1
-        job, tries = entry.job, entry.deaths
-        if tries > job.launch.retries:
-            why = f"{how.why}, {tries} times in a row without a new checkpoint."
+        job, preempted = entry.job, how.state is JobState.PREEMPTED
+        if preempted:
+            entry.losses += 1
+        else:
+            entry.deaths += 1
+        times, most = (entry.losses, LOSSES) if preempted else (entry.deaths, job.launch.retries + 1)
+        if times >= most:
+            why = f"{how.why}, {times} times in a row without a new checkpoint."
             self._runs.fail(job.spec, why)
             self._settle(entry, JobOutcome(JobState.FAILED, why))
             return
-        delay = min(LONGEST, BACKOFF * 2 ** (tries - 2)) if tries > 1 else 0.0
-        self._view.waiting(job.label, f"{how.why}; try {tries + 1} of {job.launch.retries + 1}", delay or None)
+        delay = min(LONGEST, BACKOFF * 2 ** (times - 2)) if times > 1 else 0.0
+        if preempted:
+            self._view.preempted(job.label, how.why, delay or None)
+        else:
+            self._view.waiting(job.label, f"{how.why}; try {times + 1} of {most}", delay or None)
         if delay:
             self._put_off(entry, delay)
         else:

@@ -81,7 +81,14 @@ class RunError(RtScaleError):
 
 
 class WorkersDied(RunError):
-    """One of the processes that execute a run together died, which ended all of them."""
+    """One of the processes that execute a run together died, which ended all of them.
+
+    ``with_node``: as its node was preempted or lost.
+    """
+
+    def __init__(self, text: str, *, with_node: bool = False) -> None:
+        super().__init__(text)
+        self.with_node = with_node
 
 
 class StoreUnavailable(RunError):

@@ -202,9 +202,10 @@ def test_the_end_is_told_with_counts_and_reasons(file: Path, tmp_path: Path, mon
     first, last = got.documents
     assert first == {
         "event": "run_failed", "sweep": "one", "failed": failed,
-        "counts": {"runs": 2, "done": 0, "failed": 1, "ended": 0},
+        "counts": {"runs": 2, "done": 0, "failed": 1, "ended": 0, "preempted": 0},
     }  # fmt: skip
     assert (last["event"], last["sweep"], last["failed"], last["report"]) == ("sweep_ended", "one", failed, None)
+    assert last["preempted"] == {}
     assert (last["counts"]["runs"], last["counts"]["missing"], last["counts"]["done"]) == (2, 2, 0)
 
 
