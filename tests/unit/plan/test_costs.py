@@ -73,6 +73,10 @@ def test_machines_with_other_gpus_cost_nothing_here(store: Store) -> None:
     rows = [{"name": name, "gpus": 1, "accelerator": kind} for name, kind in (("a", "H100"), ("b", "T4"), ("c", None))]
     made = go(sweeps(store, {"seeds": 8, "launch": launch}), gpus=2, prices=sheet(*rows))
     assert [cost.name for cost in made.costs] == ["a", "c"]
+    exact = [{"name": name, "gpus": 1, "accelerator": name} for name in ("A100", "A100-40G", "A100-80G")]
+    for asked, names in (("A100", ["A100", "A100-40G", "A100-80G"]), ("A100-80G", ["A100-80G"])):
+        given = sweeps(store, {"seeds": 8, "launch": {"gpus": 1, "accelerator": asked}})
+        assert [cost.name for cost in go(given, gpus=2, prices=sheet(*exact)).costs] == names
     made = go(sweeps(store, {"seeds": 8, "launch": {"gpus": 1}}), gpus=2, prices=sheet(*rows))
     assert [cost.name for cost in made.costs] == ["a", "b", "c"]
 
