@@ -55,7 +55,7 @@ def status(file: HostsArgument, as_json: JsonOption = False) -> None:
     else:
         titles = ["host", "role", "reached", "Ray", "in the cluster", "free GiB", "GPUs", "runs", "problem"]
         said = {True: "yes", False: "no"}
-        table = [
+        table: list[tuple[str, ...]] = [
             (
                 row["host"], row["role"], said[row["reachable"]], said[row["ray"]], said[row["in_cluster"]],
                 "?" if row["free_gib"] is None else f"{row['free_gib']:.1f}", ", ".join(row["gpus"]) or "none",
