@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rt_scale.cli import hosts
 from rt_scale.cli.options import (
     DataOption,
     PriceOption,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rt_scale.store.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Clusters: files for them, checks, and machines reached by SSH.")
+app.add_typer(hosts.app)
 
 
 @app.command()
@@ -74,7 +76,8 @@ def write(
     place = open_store(store)
     sweeps = load_files(files, overrides or [], {}, place, yes)
     shape = shape_of(kind, sweeps)
-    machines = suitable(sheet.prices, shape, found.provider, spot=spot) if sheet else []
+    runs = sum(len(sweep.points) + sweep.to_sample for sweep in sweeps)
+    machines = suitable(sheet.prices, shape, found.provider, spot=spot, runs=runs) if sheet else []
     if sheet and not machines:
         raise InputError(f"No machine in '{price}' suits these runs on {kind}: {shape.words} are needed on one.")
     machine, nodes = next(iter(machines), None), most
