@@ -24,6 +24,7 @@ from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.sweep import SweepSpec
+from rt_scale.store.lease import Process, note_lost
 from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
 
@@ -50,7 +51,7 @@ def run_queue(
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
     driver = _Driver(queue, control, view, exploration, stopping, functools.partial(_record_preemption, where))
-    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster))
+    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster, driver.lost))
     with tempfile.TemporaryDirectory(prefix="rt-scale-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(_trial, _resources),
@@ -65,9 +66,16 @@ def run_queue(
 
 
 def _tune_config(
-    jobs: Sequence[Job], measured_size: BatchSize | None, where: Where, cluster: Cluster
+    jobs: Sequence[Job],
+    measured_size: BatchSize | None,
+    where: Where,
+    cluster: Cluster,
+    lost: Mapping[str, Process],
 ) -> dict[str, Any]:
-    """The Tune config of a trial that executes these jobs: one, or several of one shape and launch section."""
+    """The Tune config of a trial that executes these jobs: one, or several of one shape and launch section.
+
+    ``lost``: as of :class:`_Driver`.
+    """
     first = jobs[0]
     config = TrialConfig(
         specs=tuple(job.spec for job in jobs),
@@ -78,6 +86,7 @@ def _tune_config(
         local=cluster.local,
         rule=_rule(first.sweep),
         measured_size=measured_size,
+        lost=tuple(lost[job.name] for job in jobs if job.name in lost),
     )
     return {"run": config.model_dump_json(), "resources": cluster.trial_resources(first.launch)}
 
@@ -118,7 +127,8 @@ def _trial(given: Mapping[str, Any]) -> None:
 class _Driver(tune.Callback):  # type: ignore[misc]
     """Reports outcomes to the queue, shows the reports of runs, and forwards stop requests.
 
-    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job.
+    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job; ``lost`` the processes that
+    executed runs and were lost, by the run's name.
     """
 
     def __init__(
@@ -134,6 +144,7 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         self._control, self._view = control, view
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
+        self.lost: dict[str, Process] = {}
         self._nodes: dict[str, str] = {}
         self.running = False
 
@@ -190,6 +201,9 @@ class _Driver(tune.Callback):  # type: ignore[misc]
     def _ended(self, trial: Any, name: str, outcome: JobOutcome) -> None:
         job = self.jobs.get(trial.trial_id, {}).pop(name, None)
         if job is not None:
+            if outcome.state in (JobState.DIED, JobState.PREEMPTED) and (process := self._control.process(name)):
+                self.lost[name] = process
+                note_lost([process])
             self.queue.ended(name, outcome)
             if outcome.state is JobState.PREEMPTED:
                 self._preempted(job, outcome.why)
