@@ -74,7 +74,8 @@ def write(
     place = open_store(store)
     sweeps = load_files(files, overrides or [], {}, place, yes)
     shape = shape_of(kind, sweeps)
-    machines = suitable(sheet.prices, shape, found.provider, spot=spot) if sheet else []
+    runs = sum(len(sweep.points) + sweep.to_sample for sweep in sweeps)
+    machines = suitable(sheet.prices, shape, found.provider, spot=spot, runs=runs) if sheet else []
     if sheet and not machines:
         raise InputError(f"No machine in '{price}' suits these runs on {kind}: {shape.words} are needed on one.")
     machine, nodes = next(iter(machines), None), most

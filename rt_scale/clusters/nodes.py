@@ -58,10 +58,15 @@ class NodeShape:
         return Node("node", {"CPU": self.cpus, "GPU": self.gpus, "memory": memory}, told=False)
 
 
-def suitable(prices: Iterable[Price], shape: NodeShape, provider: str | None, *, spot: bool) -> list[Price]:
-    """The machines that hold such a node, the least price for each worker first, unknown prices last.
+def suitable(
+    prices: Iterable[Price], shape: NodeShape, provider: str | None, *, spot: bool, runs: float = math.inf
+) -> list[Price]:
+    """The machines that hold such a node, the least price for each of the workers there first, unknown prices last.
 
-    ``provider``: who rents them out; None: anyone. ``spot``: whether spot prices count, where there are some.
+    Args:
+        provider: who rents them out; None: anyone.
+        spot: whether spot prices count, where there are some.
+        runs: how many there are, so that no more share a machine.
     """
     wanted = [shape.launch.accelerator] if shape.launch.accelerator else []
     needed = shape.memory or 0
@@ -72,10 +77,10 @@ def suitable(prices: Iterable[Price], shape: NodeShape, provider: str | None, *,
         return large and of_kind and provider in (None, price.provider)
 
     def for_a_worker(price: Price) -> float:
-        paid, room = offer_of(price, spot=spot), price.cpus // shape.cpus
+        paid, nodes = offer_of(price, spot=spot).price, price.cpus // shape.cpus
         if shape.gpus:
-            room = min(room, price.gpus // shape.gpus)
-        return math.inf if paid.price is None else paid.price / room
+            nodes = min(nodes, price.gpus // shape.gpus)
+        return math.inf if paid is None else paid / min(nodes * shape.workers, runs * shape.launch.workers)
 
     return sorted(filter(suits, prices), key=for_a_worker)
 

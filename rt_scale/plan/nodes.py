@@ -107,7 +107,7 @@ class RentedNodes:
         """How many runs of that section fit, each with all of its workers."""
         return max(1, self._most * self._kind.holds(bundle(launch)) // launch.workers)
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
         """Whether another one fits."""
         return self._places(launch) is not None
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.search import Searcher
+from ray.tune.search.search_generator import SearchGenerator
 
 from rt_scale.ray_backend.cluster import Cluster
 from rt_scale.ray_backend.control import ControlActor
@@ -29,6 +30,7 @@ from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
 
 if TYPE_CHECKING:
+    from rt_scale.scheduler.deadline import Deadline
     from rt_scale.scheduler.job import View
 
 NEWS_S = 0.5
@@ -50,13 +52,27 @@ def run_queue(
     How a run came out is in its directory afterwards, or in ``queue.failed``; a failed run does not affect others.
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
-    driver = _Driver(queue, control, view, exploration, stopping, functools.partial(_record_preemption, where))
+    driver = _Driver(
+        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline
+    )
     handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster, driver.lost))
+    while not (queue.finished or stopping()):
+        if handout.resting:  # all that is left is delayed, or executed by other drivers
+            driver.look()
+            queue.wake()
+            time.sleep(NEWS_S)
+        else:
+            _fit(handout, driver)
+            driver.settle_all()
+
+
+def _fit(handout: _Handout, driver: _Driver) -> None:
+    """Let Tune execute jobs until none is live, and none could start."""
     with tempfile.TemporaryDirectory(prefix="rt-scale-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(_trial, _resources),
             tune_config=tune.TuneConfig(
-                reuse_actors=True, search_alg=handout, num_samples=-1
+                reuse_actors=True, search_alg=_Handouts(handout), num_samples=-1
             ),
             run_config=tune.RunConfig(
                 storage_path=scratch, verbose=0, callbacks=[driver], stop=_AllStopped(driver),
@@ -128,7 +144,8 @@ class _Driver(tune.Callback):  # type: ignore[misc]
     """Reports outcomes to the queue, shows the reports of runs, and forwards stop requests.
 
     ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job; ``lost`` the processes that
-    executed runs and were lost, by the run's name.
+    executed runs and were lost, by the run's name. The last outcome of a trial reaches the queue when its process is
+    free: the next run then takes that process, and asks for no other.
     """
 
     def __init__(
@@ -139,12 +156,14 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         exploration: Exploration,
         stopping: Callable[[], bool],
         preempted: Callable[[Job, str], None],
+        deadline: Deadline | None = None,
     ) -> None:
         self.queue, self.exploration, self.stopping, self._preempted = queue, exploration, stopping, preempted
-        self._control, self._view = control, view
+        self._control, self._view, self._deadline = control, view, deadline
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
         self.lost: dict[str, Process] = {}
+        self._last: dict[str, tuple[Job, JobOutcome]] = {}
         self._nodes: dict[str, str] = {}
         self.running = False
 
@@ -161,7 +180,8 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         if self.stopping() and not self._told:
             self._told = True
             self._control.stop("the sweep was asked to stop")
-            self._view.said(NOTICE)
+            over = self._deadline is not None and self._deadline.passed
+            self._view.said(f"the deadline ({self._deadline}) has passed: checkpoints are written" if over else NOTICE)
         for name, report in self._control.news().items():
             if name in self.queue.live:
                 self.queue.reported(name, report)
@@ -188,26 +208,43 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         for name, outcome in report.outcomes.items():
             self._ended(trial, name, outcome)
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial's process is free."""
+        if trial.trial_id in self._last:
+            self._settle(*self._last.pop(trial.trial_id))
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process died, by itself or with its node."""
+        self.on_trial_complete(iteration, trials, trial)
         jobs, node = list(self.jobs.get(trial.trial_id, {})), self._nodes.pop(trial.trial_id, "")
         if not jobs:
             return
         lost = lost_node(node)
         outcome = JobOutcome(JobState.PREEMPTED, lost) if lost else JobOutcome(JobState.DIED, "its process died")
         for name in jobs:
-            self._ended(trial, name, outcome)
+            self._settle(self.jobs[trial.trial_id].pop(name), outcome)
 
     def _ended(self, trial: Any, name: str, outcome: JobOutcome) -> None:
-        job = self.jobs.get(trial.trial_id, {}).pop(name, None)
-        if job is not None:
-            if outcome.state in (JobState.DIED, JobState.PREEMPTED) and (process := self._control.process(name)):
-                self.lost[name] = process
-                note_lost([process])
-            self.queue.ended(name, outcome)
-            if outcome.state is JobState.PREEMPTED:
-                self._preempted(job, outcome.why)
-            self.exploration.ended(job, outcome)
+        jobs = self.jobs.get(trial.trial_id, {})
+        job = jobs.pop(name, None)
+        if job is not None and jobs:
+            self._settle(job, outcome)
+        elif job is not None:
+            self._last[trial.trial_id] = job, outcome
+
+    def settle_all(self) -> None:
+        """Hand on what trials reported whose ends Tune did not tell, since it was stopped."""
+        while self._last:
+            self._settle(*self._last.popitem()[1])
+
+    def _settle(self, job: Job, outcome: JobOutcome) -> None:
+        if outcome.state in (JobState.DIED, JobState.PREEMPTED) and (process := self._control.process(job.name)):
+            self.lost[job.name] = process
+            note_lost([process])
+        self.queue.ended(job.name, outcome)
+        if outcome.state is JobState.PREEMPTED:
+            self._preempted(job, outcome.why)
+        self.exploration.ended(job, outcome)
 
 
 class _Handout(Searcher):  # type: ignore[misc]
@@ -233,6 +270,12 @@ class _Handout(Searcher):  # type: ignore[misc]
         self._driver.jobs[trial_id] = {job.spec.name: job for job in jobs}
         return self._config(jobs)
 
+    @property
+    def resting(self) -> bool:
+        """Whether no run could start now."""
+        self._driver.exploration.refill(self._driver.queue)
+        return self._driver.queue.resting
+
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **_: Any) -> bool:
         """Accept: nothing is searched."""
         return True
@@ -245,6 +288,14 @@ class _Handout(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing: the store has all state."""
+
+
+class _Handouts(SearchGenerator):  # type: ignore[misc]
+    """Finished, to Tune, while no run could start: then it keeps no idle process, and so no idle node."""
+
+    def is_finished(self) -> bool:
+        """Whether Tune need not ask for a trial now."""
+        return bool(super().is_finished() or self.searcher.resting)
 
 
 class _AllStopped(tune.Stopper):  # type: ignore[misc]

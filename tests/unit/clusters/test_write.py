@@ -184,6 +184,29 @@ def test_the_cheapest_machine_for_a_worker_comes_first(
     assert [price.name for price in suitable(sheet(*GPU_ROWS).prices, shape, provider, spot=spot)] == names
 
 
+def test_a_machine_is_no_cheaper_for_room_that_no_run_takes() -> None:
+    shape, rows = NodeShape(build(LaunchSpec, {"gpus": 1}, "a test")), sheet(*GPU_ROWS).prices
+    assert [price.name for price in suitable(rows, shape, "aws", spot=False, runs=2)] == ["small", "large"]
+    assert [price.name for price in suitable(rows, shape, "aws", spot=False, runs=3)] == ["small", "large"]
+    assert [price.name for price in suitable(rows, shape, "aws", spot=False, runs=4)] == ["large", "small"]
+
+
+def test_the_machine_of_a_price_sheet_is_rented(write: Write) -> None:
+    rows = [{**row, "region": "eu-north-1"} for row in GPU_ROWS]
+    rows[2] |= {"name": "a2-highgpu-1g", "accelerator": "A100-40G"}
+    offered, file = prices(Path("prices.yaml"), *rows), sweep_file(Path("s.yaml"), launch={"gpus": 1})
+    for kind, machine in (("aws", "small"), ("gcp", "a2-highgpu-1g")):
+        assert write(kind, file, "--price", offered).exit_code == 0
+        found = yaml.safe_load(Path(f"{kind}.yaml").read_text())
+        runs = found["available_node_types"]["runs"]
+        assert machine in (runs["node_config"].get("InstanceType"), runs["node_config"].get("machineType"))
+        assert runs["resources"]["CPU"] == 4
+        assert found["provider"]["region"] == "eu-north-1"
+        assert "us-" not in found["provider"]["availability_zone"]
+    assert write("sky", file, "--price", offered).exit_code == 0
+    assert yaml.safe_load(Path("sky.yaml").read_text())["resources"]["accelerators"] == {"T4": 1}
+
+
 def test_a_node_for_whole_runs_has_all_their_workers() -> None:
     launch = build(LaunchSpec, {"workers": 3, "gpus": 2, "cpus": 4, "memory": 1.5}, "a test")
     whole, one = NodeShape(launch, whole=True), NodeShape(launch)

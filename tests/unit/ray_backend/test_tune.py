@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from rt_scale.ray_backend import tune
 from rt_scale.ray_backend.trial import JudgedBy, Measurement, TrialConfig, TrialReport
-from rt_scale.ray_backend.tune import _AllStopped, _Driver, _Handout
+from rt_scale.ray_backend.tune import _AllStopped, _Driver, _Handout, _Handouts
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport, Where
 from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
@@ -130,10 +130,13 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     driver.on_trial_result(1, [], trial("a"), {"report": TrialReport(measured=found).model_dump_json()})
     assert plain.judged == [found]
     driver.on_trial_result(1, [], trial("a"), outcomes(_0=JobOutcome(JobState.DONE, values={"x": 1.0})))
+    assert handout.suggest("c") is None  # its process is still taken
+    driver.on_trial_complete(1, [], trial("a"))
     assert handout.suggest("c") == {"label": "run 2"}
     driver.on_trial_error(1, [], trial("a"))  # it had ended
     driver.on_trial_error(1, [], trial("b"))
     driver.on_trial_result(1, [], trial("c"), outcomes(_2=JobOutcome(JobState.FAILED, "bad")))
+    driver.on_trial_error(1, [], trial("c"))  # its process died when it had told
     assert view.ends == [
         ("run 0", None), ("run 1", "its process died, 1 times in a row without a new checkpoint."), ("run 2", "bad"),
     ]  # fmt: skip
@@ -141,6 +144,26 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     assert handout.suggest("d") == Searcher.FINISHED
     for each in (driver, handout, _AllStopped(driver)):  # whose view leads to a stream
         assert cloudpickle.loads(cloudpickle.dumps(each)).__dict__ == {}
+
+
+def test_no_idle_process_is_kept_while_no_run_could_start(queue: Queue, view: View) -> None:
+    plain = Plain()
+    handout = _Handout(_Driver(queue, News({}), view, plain, lambda: False, print), lambda jobs: {})  # type: ignore[arg-type]
+    search = _Handouts(handout)
+    search._total_samples = 10**9
+    assert not search.is_finished()
+    handout.suggest("a")
+    handout.suggest("b")
+    assert not search.is_finished()  # run 2 waits for their processes
+    queue.ended(spec(0).name, JobOutcome(JobState.DONE))
+    handout.suggest("c")
+    assert search.is_finished()
+    queue.ended(spec(1).name, JobOutcome(JobState.RETURNED))
+    assert not search.is_finished()
+    queue.take()
+    queue.ended(spec(1).name, JobOutcome(JobState.LEASED_ELSEWHERE, "it is executed elsewhere"))
+    assert search.is_finished()
+    assert not queue.finished
 
 
 def test_a_process_that_was_lost_with_its_node_was_preempted(
@@ -267,6 +290,8 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     driver.on_trial_error(2, [], trial("a"))
     assert [label for label, _ in view.ends] == ["run 1", "run 0", "run 2"]
     driver.on_trial_result(1, [], trial("b"), outcomes(_3=JobOutcome(JobState.DONE), _4=JobOutcome(JobState.DONE)))
+    assert len(view.ends) == 4
+    driver.settle_all()
     assert handout.suggest("c") == Searcher.FINISHED
     assert plain.heard[-2:] == [("run 3", JobState.DONE), ("run 4", JobState.DONE)]
 

@@ -66,8 +66,8 @@ class Room:
     def at_once(self, launch: LaunchSpec) -> int:
         return self.slots
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
-        return launch.workers == 1 or running < self.most
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
+        return launch.workers == 1 or running[launch] < self.most
 
 
 class Clock:
