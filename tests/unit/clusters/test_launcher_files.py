@@ -17,12 +17,15 @@ PROJECT = Path(__file__).parents[3]
 STORES = {"aws": "s3://mine/runs", "gcp": "gs://mine/runs"}
 
 
-def written(kind: str, launch: dict[str, Any], *options: str, store: str | None = None) -> dict[str, Any]:
+def written(
+    kind: str, launch: dict[str, Any], *options: str, most: int = 4, store: str | None = None
+) -> dict[str, Any]:
     """The launcher file for a sweep with this launch section; the sweep is written here."""
     base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}, "train": {"epochs": 1}}
     sweep = {"name": "mine", "base": base, "axes": {"student.alpha": [0.5]}, "launch": launch}
     Path("mine.yaml").write_text(yaml.safe_dump(sweep))
     words = ["cluster", "write", kind, "mine.yaml", "--store", store or STORES[kind], "--out", "out.yaml", *options]
+    words += ["--max", str(most)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, (done.output, done.exception)
     return dict(yaml.safe_load(Path("out.yaml").read_text()))
@@ -83,7 +86,7 @@ def test_gcp_machines(launch: dict[str, Any], machine: str, extra: str | None) -
 @pytest.mark.parametrize("kind", STORES)
 def test_spot_machines_are_asked_for_unless_they_are_not_wanted(kind: str) -> None:
     market = {"aws": "InstanceMarketOptions", "gcp": "scheduling"}[kind]
-    file = written(kind, {"cpus": 2}, "--max", "7")
+    file = written(kind, {"cpus": 2}, most=7)
     spot, head = (file["available_node_types"][name]["node_config"] for name in ("runs", "head"))
     assert market in spot
     assert market not in head
