@@ -103,7 +103,7 @@ def write_usage(folder: SweepDir, usage: Usage) -> None:
 
 def read_usage(folders: Iterable[SweepDir]) -> list[Usage]:
     """What all drivers of some sweeps saw, each once, the first first; unreadable files are left out."""
-    found: dict[str, Usage] = Field(default_factory=dict)
+    found: dict[str, Usage] = {}
     for folder in folders:
         for path in sorted(folder.path.glob(f"{PREFIX}*.json")):
             with suppress(OSError, ValidationError):
