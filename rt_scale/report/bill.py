@@ -129,7 +129,7 @@ def bill_of(folders: Sequence[SweepDir], rates: Sequence[NodeRate] = ()) -> Bill
     planned = next((usage.planned for usage in usages if usage.planned is not None), None)
     rates = rates or (planned.rates if planned else ())
     unit: Unit = "gpu" if any(stay.held.get("gpu") for stay in found) else "cpu"
-    lines = _lines([stay for stay in found if stay.has.get(unit)], unit, rates)
+    lines = _lines(found, unit, rates)
     amounts = [line.on_demand for line in lines]
     spots = [line.spot for line in lines]
     return Bill(

@@ -35,7 +35,7 @@ def test_what_two_drivers_saw_at_once_counts_once() -> None:
     both = [usage("a", 0, 100, stay("n", 0, 100, 300)), usage("b", 50, 150, stay("n", 50, 150, 200), stay("m", 60, 70))]
     found = stays(both)
     assert [(each.node, each.start, each.end, each.held["cpu"]) for each in found] == [
-        ("n", 0, 100, 300), ("m", 60, 70, 0), ("n", 100, 150, 100)
+        ("n", 0, 100, 300), ("n", 100, 150, 100), ("m", 60, 70, 0)
     ]  # fmt: skip
     assert stays([both[0], usage("c", 10, 20, stay("n", 10, 20))]) == [both[0].nodes[0]]
     assert total(each.held for each in found) == {"cpu": 400}
