@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.clusters.write import is_edited
 
 PROJECT = Path(__file__).parents[3]
 STORES = {"aws": "s3://mine/runs", "gcp": "gs://mine/runs"}
@@ -36,17 +34,6 @@ def written(
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.parametrize("kind", STORES)
-def test_the_file_in_cluster_is_what_its_first_line_writes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = (PROJECT / "cluster" / f"{kind}.yaml").read_text()
-    out = Path("again.yaml").absolute()
-    monkeypatch.chdir(PROJECT)
-    words = shlex.split(there.splitlines()[0].removeprefix("# Written by: rt-scale "))
-    assert CliRunner().invoke(app, [*words, "--out", str(out)]).exit_code == 0
-    assert out.read_text() == there
-    assert not is_edited(there)
 
 
 GPUS = ["T4", "L4", "A10G", "L40S", "A100", "H100"]
