@@ -86,6 +86,7 @@ class Wanted:
         sweeps: paths of the sweep files, as typed.
         texts: name of each sweep -> text of its file.
         store: address, or absolute path, of the store.
+        data: names of the data sets that runs need.
         data_origin: address or folder of prepared data sets, if nodes fetch them.
         cpus, gpus, accelerator, workers, memory: of a run, as in ``LaunchSpec``; memory in GiB.
         shape: the smallest node that suits.
@@ -100,6 +101,7 @@ class Wanted:
     sweeps: tuple[str, ...]
     texts: Mapping[str, str]
     store: str
+    data: tuple[str, ...]
     data_origin: str | None
     cpus: int
     gpus: float
@@ -182,6 +184,7 @@ def wanted_for(
         sweeps=tuple(files),
         texts={sweep.name: sweep.text for sweep in sweeps},
         store=store,
+        data=tuple(sorted({name for sweep in sweeps for point in sweep.grid for name in point.spec.data_sets})),
         data_origin=data_origin,
         cpus=launch.cpus,
         gpus=launch.gpus,
