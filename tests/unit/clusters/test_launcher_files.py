@@ -54,6 +54,13 @@ def test_aws_machines_are_what_amazon_says_they_are(launch: dict[str, Any], coun
     assert gpus["Count"] >= count
 
 
+@pytest.mark.parametrize(("kind", "machine"), [("aws", "p4de.24xlarge"), ("gcp", "a2-ultragpu-1g")])
+def test_a_type_with_its_memory_is_one_of_its_own(kind: str, machine: str) -> None:
+    found = written(kind, {"gpus": 1, "accelerator": "A100-80G"})["available_node_types"]["runs"]
+    assert machine in (found["node_config"].get("InstanceType"), found["node_config"].get("machineType"))
+    assert found["resources"]["accelerator_type:A100-80G"] == 1
+
+
 @pytest.mark.parametrize(
     ("launch", "machine"),
     [
