@@ -21,14 +21,16 @@ from rt_scale.ray_backend.control import ControlActor
 from rt_scale.ray_backend.explore import Exploration
 from rt_scale.ray_backend.losses import lost_node, node_of
 from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport, run_batch, run_in_process, run_trial
-from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
+from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.sweep import SweepSpec
+from rt_scale.store.lease import Process, note_lost
 from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
 
 if TYPE_CHECKING:
+    from rt_scale.ray_backend.usage import Meter
     from rt_scale.scheduler.deadline import Deadline
     from rt_scale.scheduler.job import View
 
@@ -43,6 +45,7 @@ def run_queue(
     control: ControlActor,
     view: View,
     exploration: Exploration,
+    meter: Meter,
     *,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -52,9 +55,9 @@ def run_queue(
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
     driver = _Driver(
-        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline
+        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline, meter
     )
-    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster))
+    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster, driver.lost))
     while not (queue.finished or stopping()):
         if handout.resting:  # all that is left is delayed, or executed by other drivers
             driver.look()
@@ -81,9 +84,16 @@ def _fit(handout: _Handout, driver: _Driver) -> None:
 
 
 def _tune_config(
-    jobs: Sequence[Job], measured_size: BatchSize | None, where: Where, cluster: Cluster
+    jobs: Sequence[Job],
+    measured_size: BatchSize | None,
+    where: Where,
+    cluster: Cluster,
+    lost: Mapping[str, Process],
 ) -> dict[str, Any]:
-    """The Tune config of a trial that executes these jobs: one, or several of one shape and launch section."""
+    """The Tune config of a trial that executes these jobs: one, or several of one shape and launch section.
+
+    ``lost``: as of :class:`_Driver`.
+    """
     first = jobs[0]
     config = TrialConfig(
         specs=tuple(job.spec for job in jobs),
@@ -94,6 +104,7 @@ def _tune_config(
         local=cluster.local,
         rule=_rule(first.sweep),
         measured_size=measured_size,
+        lost=tuple(lost[job.name] for job in jobs if job.name in lost),
     )
     return {"run": config.model_dump_json(), "resources": cluster.trial_resources(first.launch)}
 
@@ -134,8 +145,9 @@ def _trial(given: Mapping[str, Any]) -> None:
 class _Driver(tune.Callback):  # type: ignore[misc]
     """Reports outcomes to the queue, shows the reports of runs, and forwards stop requests.
 
-    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job. The last outcome of a trial
-    reaches the queue when its process is free: the next run then takes that process, and asks for no other.
+    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job; ``lost`` the processes that
+    executed runs and were lost, by the run's name. The last outcome of a trial reaches the queue when its process is
+    free: the next run then takes that process, and asks for no other.
     """
 
     def __init__(
@@ -147,11 +159,13 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         stopping: Callable[[], bool],
         preempted: Callable[[Job, str], None],
         deadline: Deadline | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.queue, self.exploration, self.stopping, self._preempted = queue, exploration, stopping, preempted
-        self._control, self._view, self._deadline = control, view, deadline
+        self._control, self._view, self._deadline, self._meter = control, view, deadline, meter
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
+        self.lost: dict[str, Process] = {}
         self._last: dict[str, tuple[Job, JobOutcome]] = {}
         self._nodes: dict[str, str] = {}
         self.running = False
@@ -175,6 +189,10 @@ class _Driver(tune.Callback):  # type: ignore[misc]
             if name in self.queue.live:
                 self.queue.reported(name, report)
                 self._view.running(self.queue.live[name].label, report)
+                if self._meter is not None:
+                    self._meter.reported(self.queue.live[name], report)
+        if self._meter is not None:
+            self._meter.look()
         self._view.tick()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
@@ -227,7 +245,12 @@ class _Driver(tune.Callback):  # type: ignore[misc]
             self._settle(*self._last.popitem()[1])
 
     def _settle(self, job: Job, outcome: JobOutcome) -> None:
+        if outcome.state in (JobState.DIED, JobState.PREEMPTED) and (process := self._control.process(job.name)):
+            self.lost[job.name] = process
+            note_lost([process])
         self.queue.ended(job.name, outcome)
+        if self._meter is not None and outcome.state in FINAL:
+            self._meter.ended(job)
         if outcome.state is JobState.PREEMPTED:
             self._preempted(job, outcome.why)
         self.exploration.ended(job, outcome)
