@@ -57,8 +57,8 @@ def run_queue(
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
     driver = _Driver(
-        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline, meter,
-        gpus=lambda: math.inf if cluster.autoscaling else cluster.capacity()["gpu"],
+        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline,
+        meter, gpus=lambda: math.inf if cluster.autoscaling else cluster.capacity()["gpu"],
     )  # fmt: skip
     handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster, driver.lost))
     while not (queue.finished or stopping()):
@@ -231,6 +231,7 @@ class _Driver(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process died, by itself or with its node."""
         self.on_trial_complete(iteration, trials, trial)
+        self.held.pop(trial.trial_id, None)
         jobs, node = list(self.jobs.get(trial.trial_id, {})), self._nodes.pop(trial.trial_id, "")
         if not jobs:
             return
