@@ -13,11 +13,16 @@ from rt_scale.store.objects.uri import is_address
 
 _TEXT = {"type": ["string", "null"]}
 _AMOUNT = {"type": ["string", "number", "null"]}
+_RECOVERY: dict[str, Any] = {
+    "strategy": _TEXT, "max_restarts_on_errors": {"type": "integer"},
+    "recover_on_exit_codes": {"type": ["array", "integer"]},
+}  # fmt: skip
 _RESOURCES: dict[str, Any] = {
     "cloud": _TEXT, "region": _TEXT, "zone": _TEXT, "infra": _TEXT, "instance_type": _TEXT, "cpus": _AMOUNT,
     "memory": _AMOUNT,
     "accelerators": {"type": ["string", "object", "array", "null"]}, "accelerator_args": {"type": "object"},
-    "use_spot": {"type": ["boolean", "null"]}, "job_recovery": {"type": ["string", "object", "null"]},
+    "use_spot": {"type": ["boolean", "null"]}, 
+    "job_recovery": {"type": ["string", "object", "null"], "properties": _RECOVERY, "additionalProperties": False},
     "spot_recovery": _TEXT, "disk_size": _AMOUNT,
     "disk_tier": {"enum": ["low", "medium", "high", "ultra", "best", "none"]},
     "network_tier": {"enum": ["standard", "best"]}, "ports": {"type": ["string", "integer", "array"]},
