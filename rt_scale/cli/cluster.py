@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rt_scale.cli import hosts
 from rt_scale.cli.options import (
     DataOption,
     PriceOption,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rt_scale.store.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Clusters: files for them, checks, and machines reached by SSH.")
+app.add_typer(hosts.app)
 
 
 @app.command()

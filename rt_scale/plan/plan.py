@@ -22,6 +22,7 @@ from rt_scale.spec.run import all_runs, stream
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
+from rt_scale.store.usage import Planned
 from rt_scale.system.machine import allowed_cores
 
 if TYPE_CHECKING:
@@ -317,20 +318,40 @@ def _mean(estimates: Sequence[Estimate]) -> float | None:
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceSheet | None) -> Conditions:
-    """The conditions on this machine, or on the cluster that ``where`` names.
+def conditions_of(
+    where: Where,
+    launches: Iterable[LaunchSpec],
+    prices: PriceSheet | None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Conditions:
+    """The conditions on this machine, or on the cluster that ``where`` names, once ``where.wait_nodes`` are there.
 
-    InputError: the cluster does not answer, or is too small for a run.
+    ``say`` is told how many are. InputError: the cluster does not answer, or is too small for a run.
     """
+    launches = [*launches]
     there = None
     if not where.alone:
         from rt_scale.ray_backend.cluster import connect
 
-        with connect(where.address) as cluster:
+        with connect(where.address, max_nodes=where.max_nodes) as cluster:
             for launch in launches:
                 cluster.refuse_impossible(launch)
+            if where.wait_nodes is not None:
+                cluster.wait_for(where.wait_nodes, launches, say, lambda: False)
             there = cluster.capacity()
     return Conditions(prices=prices, concurrency=where.concurrency, there=there)
+
+
+def planned(plan: Plan, prices: PriceSheet | None) -> Planned:
+    """What is recorded of a plan with what its sweeps then use."""
+    found = plan.interrupted or plan.undisturbed
+    hours: dict[Kind, float] = {"gpu": plan.gpu_hours, "cpu": plan.core_hours}
+    return Planned(
+        hours=None if found is None else (found.makespan + (plan.start or 0.0)) / 3600,
+        device_hours={kind: amount for kind, amount in hours.items() if amount},
+        lost_hours=(plan.interrupted.lost if plan.interrupted else 0.0) / 3600,
+        rates=tuple(prices.rates) if prices else (),
+    )
 
 
 def refuse_over_budget(sweeps: Sequence[SweepRuns], budget: float, data_dir: Path, conditions: Conditions) -> str:

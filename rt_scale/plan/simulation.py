@@ -85,7 +85,7 @@ class Machines(Protocol):
     def at_once(self, launch: LaunchSpec) -> int:
         """As ``scheduler.queue.Cluster``."""
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
         """As ``scheduler.queue.Cluster``."""
 
     def occupy(self, launch: LaunchSpec, now: float) -> tuple[float, Sequence[int]]:
@@ -116,7 +116,7 @@ class Capacity:
         kind, units = occupied(launch)
         return max(1, int(self._has[kind] / units + ROUNDING))
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
         kind, units = occupied(launch)
         return units <= self._free[kind] + ROUNDING
 

@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
+
+if TYPE_CHECKING:
+    from rt_scale.scheduler.deadline import Deadline
+    from rt_scale.store.usage import Planned
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class JobState(StrEnum):
     """Its process ended without a report."""
     PREEMPTED = "preempted"
     """Its node was preempted or lost; this costs no try."""
+    DEVICE_LOST = "device_lost"
+    """A GPU of its node failed, which is put aside; this costs no try."""
     LEASED_ELSEWHERE = "leased_elsewhere"
     """Another driver executes its run."""
     STORE_UNAVAILABLE = "store_unavailable"
@@ -87,6 +94,10 @@ class Where:
         retry_failed: whether to retry runs whose state is ``failed``.
         replace: whether a sweep may replace one of the same name that has no run in common with it.
         leave_others: whether to end, without waiting, once other drivers execute all that is left.
+        max_nodes: runs ask an autoscaler for no more than so many nodes hold.
+        wait_nodes: how many nodes have to be there before anything starts.
+        deadline: when the sweeps end.
+        planned: the plan made before, which is recorded with what is used.
     """
 
     store: Store
@@ -97,6 +108,10 @@ class Where:
     retry_failed: bool = False
     replace: bool = False
     leave_others: bool = False
+    max_nodes: int | None = None
+    wait_nodes: int | None = None
+    deadline: Deadline | None = None
+    planned: Planned | None = None
 
     @property
     def alone(self) -> bool:

@@ -51,7 +51,7 @@ class ExitCode(IntEnum):
     OTHERS_LEFT = 4
     """With ``--leave-others``: nothing is left to start, and other drivers execute the remaining runs."""
     INTERRUPTED = 130
-    """Stopped by Ctrl-C, SIGTERM or SIGHUP; the shells' code for Ctrl-C."""
+    """Stopped by Ctrl-C, SIGTERM, SIGHUP or at its deadline; the shells' code for Ctrl-C."""
 
 
 class RtScaleError(Exception):
@@ -64,6 +64,12 @@ class InputError(RtScaleError, ValueError):
     """The input is not valid; raised before any work starts. It is a ValueError so that pydantic collects it."""
 
     exit_code = ExitCode.REFUSED
+
+
+class DeadlineReached(RtScaleError):
+    """Runs are left at the deadline of their sweep."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 class LeasedElsewhere(InputError):
@@ -83,6 +89,10 @@ class WorkersDied(RunError):
     def __init__(self, text: str, *, with_node: bool = False) -> None:
         super().__init__(text)
         self.with_node = with_node
+
+
+class DeviceLost(RunError):
+    """A GPU failed, or is not there; the run can be continued on another."""
 
 
 class StoreUnavailable(RunError):

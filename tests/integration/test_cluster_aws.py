@@ -67,20 +67,21 @@ class Cloud:
 
     world: World
     hosts: dict[str, Host] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
+    told: list[dict[str, Any]] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     over: threading.Event = field(default_factory=threading.Event)
     broken: list[BaseException] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.terminal = self.world.shared / "terminal"
         self.environment = {
             "AWS_ENDPOINT_URL": SERVER, "AWS_DEFAULT_REGION": "us-west-2", "AWS_ACCESS_KEY_ID": "me",
             "AWS_SECRET_ACCESS_KEY": "secret",
         }  # fmt: skip
         self.market(spot=1, on_demand=1)
-        log = (self.world.shared / "server.log").open("w")
         words = [sys.executable, PROJECT / "tests/integration/ec2_server.py", CLIENT, self.world.shared]
-        self.world.start(words, stdout=log, stderr=log)
+        with (self.world.shared / "server.log").open("w") as log:
+            self.world.start(words, stdout=log, stderr=log)
         self.wait("the server", lambda: (self.world.shared / "objects.json").exists())
         self.thread = threading.Thread(target=self.follow)
         self.thread.start()
@@ -124,9 +125,16 @@ class Cloud:
     def objects(self, pattern: str) -> list[str]:
         return [key for key in json.loads((self.world.shared / "objects.json").read_text()) if re.search(pattern, key)]
 
-    def tell(self, text: str) -> None:
-        self.lines.append(f"[{time.monotonic() - self.began:5.1f} s] {text}")
-        print(self.lines[-1], flush=True)
+    def tell(self, text: str, look: bool = False) -> None:
+        """Note what happens; ``look``: a recording shows the terminal of the sweep now."""
+        seen = self.terminal.stat().st_size if self.terminal.exists() else 0
+        self.told.append({"seconds": time.monotonic() - self.began, "text": text, "seen": seen, "look": look})
+        print(f"[{self.told[-1]['seconds']:5.1f} s] {text}", flush=True)
+
+    def record(self, file: Path) -> None:
+        """All of it for benchmarks/recording.py."""
+        shown = self.terminal.read_bytes().decode(errors="replace") if self.terminal.exists() else ""
+        file.write_text(json.dumps({"told": self.told, "terminal": shown}))
 
     def wait(self, what: str, done: Callable[[], Any], seconds: float = 300.0) -> Any:
         end = time.monotonic() + seconds
@@ -179,10 +187,10 @@ def cloud(data_dir: Path) -> Iterator[Cloud]:
                 live(made)
                 yield made
             finally:
+                if file := os.environ.get("RT_SCALE_RECORD"):
+                    made.record(Path(file))
                 made.over.set()
                 made.thread.join()
-    if file := os.environ.get("RT_SCALE_RECORD"):
-        Path(file).write_text("\n".join(made.lines) + "\n")
 
 
 def live(cloud: Cloud) -> None:
@@ -190,15 +198,15 @@ def live(cloud: Cloud) -> None:
     command = prepare(cloud)
     cloud.run(PROGRAMS / "ray", "up", "--yes", "aws.yaml")
     cloud.tell("the head runs")
-    log = (cloud.world.shared / "sweep.log").open("w")
     cloud.tell(f"$ ray exec aws.yaml '{command}'")
     words = [PROGRAMS / "ray", "exec", "aws.yaml", command]
-    driver = cloud.world.start(words, env=cloud.environment, cwd=PROJECT, stdout=log, stderr=log)
+    with cloud.terminal.open("w") as log:
+        driver = cloud.world.start(words, env=cloud.environment, cwd=PROJECT, stdout=log, stderr=log)
     gain_two_machines(cloud)
     lose_two_machines(cloud)
     cloud.wait("the end of the sweep", lambda: driver.poll() is not None)
-    cloud.tell(f"the sweep ended with {driver.returncode}")
-    assert driver.returncode == 0, (cloud.world.shared / "sweep.log").read_text()
+    cloud.tell(f"the sweep ended with {driver.returncode}", look=True)
+    assert driver.returncode == 0, cloud.terminal.read_text()
     cloud.wait("scale-down", lambda: not cloud.workers())
     cloud.tell("no machine for runs is left")
     cloud.python(FETCH, cloud.world.shared / "store")
@@ -253,14 +261,17 @@ def lose_two_machines(cloud: Cloud) -> None:
     notice = {"action": "terminate", "time": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
     (cloud.world.shared / f"notice-{noticed}").write_text(json.dumps(notice))
     cloud.hosts[pulled].unplug()
-    cloud.tell(f"there are no spot machines any more: {noticed} gets its notice, {pulled} is gone at once")
+    cloud.tell(f"there are no spot machines any more: {noticed} gets its notice, {pulled} is gone at once", look=True)
     cloud.terminate(pulled)
     host = cloud.hosts[noticed]
-    cloud.wait("the end of the node", lambda: host.run(["pgrep", "raylet"]).returncode != 0)
-    cloud.tell(f"{noticed} is drained: " + host.run(["tail", "-n", "1", HOME / "watch.log"]).stdout.strip())
+    cloud.wait("the drain", lambda: "is drained" in host.run(["cat", HOME / "watch.log"]).stdout)
+    cloud.tell(f"its agent: {host.run(['tail', '-n', '1', HOME / 'watch.log']).stdout.strip()}")
+    # Ray's autoscaler may be quicker than AWS.
+    cloud.wait("the end of the node", lambda: not host.alive or host.run(["pgrep", "raylet"]).returncode)
+    cloud.tell(f"{noticed} has no Ray any more")
     cloud.terminate(noticed)
     cloud.wait("an on-demand machine", lambda: cloud.workers("on_demand"))
-    cloud.tell("an on-demand machine runs")
+    cloud.tell("an on-demand machine runs", look=True)
 
 
 def test_whoever_asks_for_too_many_machines_gets_what_there_is_and_asks_again(cloud: Cloud) -> None:

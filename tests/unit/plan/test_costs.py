@@ -163,8 +163,9 @@ def test_on_a_cluster_it_is_planned_for_what_that_has(
     asked: list[str | None] = []
 
     @contextmanager
-    def connect(given: str | None) -> Iterator[cluster.Cluster]:
+    def connect(given: str | None, *, max_nodes: int | None) -> Iterator[cluster.Cluster]:
         asked.append(given)
+        assert max_nodes is None
         yield cluster.Cluster("10.0.0.1:6379", local=True)
 
     nodes = [{"Alive": True, "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 4}}] * 2
