@@ -73,10 +73,8 @@ def _set_up(host: Host) -> None:
     stamp = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     text = f"""
         {sys.executable} -m venv --without-pip ~/rt-scale/.venv && cd ~/rt-scale/.venv
-        cat > lib/python3.*/site-packages/there.pth <<END
-/root/rt-scale
-import site; site.addsitedir('{packages}')
-END
+        there=$(echo lib/python3*/site-packages)/there.pth
+        printf '%s\\n' "$HOME/rt-scale" "import site; site.addsitedir('{packages}')" > "$there"
         sed "1s|.*|#!$HOME/rt-scale/.venv/bin/python|" {PROGRAM} > bin/rt-scale && chmod +x bin/rt-scale
         echo "{stamp} " > .bootstrap
         mkdir ../cluster && touch ../cluster/bootstrap.sh"""
