@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -102,3 +103,17 @@ def check(
     if found.problems:
         raise InputError(f"{file} has {counted(len(found.problems), 'problem')}; correct the lines named above.")
     console.print(f"Nothing is wrong with {file}.")
+
+
+@app.command("watch")
+def watch_command(
+    cloud: Annotated[Literal["aws", "gcp", "auto"], typer.Option(help="Whose notices; auto: who answers.")] = "auto",
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Drain this machine's Ray node when its cloud is about to take it away; runs on every spot node.
+
+    It ends once the node is drained. Lines of its log are on standard error.
+    """
+    from rt_scale.clusters.watch import watch
+
+    watch(cloud, every, lambda text: say(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", error=True))

@@ -62,7 +62,7 @@ ImportOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PriceOption = Annotated[
-    Path | None, typer.Option("--price", parser=read_path, help="A price sheet, e.g. cluster/prices.yaml, edited.")
+    Path | None, typer.Option("--price", parser=read_path, help="A price sheet, e.g. cluster/prices.yaml.")
 ]
 YesOption = Annotated[
     bool,

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ METADATA = "http://169.254.169.254"
 ANSWER_S = 2.0
 """Time limit for an answer of it, in seconds."""
 AWS_S, GCP_S, MAINTENANCE_S = 120, 30, 3600
-"""Seconds between the notice and the end: of AWS spot, GCP spot, GCP machines that cannot be moved (with GPUs)."""
+"""Seconds between the notice and the end: of AWS spot, of GCP spot, of a GCP machine with a GPU."""
 MARGIN_S = 5
 """Seconds before the end at which Ray is told that it comes."""
 DRAIN_S = 60.0
@@ -85,26 +85,36 @@ def watch(cloud: str, every: float, say: Callable[[str], None], address: str = M
     ``cloud``: a key of CLOUDS, or ``auto`` for the one that answers. Whatever the metadata server or Ray answer, it
     goes on; ``say`` gets what changed, one line at a time.
     """
-    asked, said = ({name: CLOUDS[name] for name in CLOUDS if cloud in (name, "auto")}), ""
-    while True:
-        silent = []
-        for name, ask in asked.items():
-            try:
-                notice = ask(address)
-            except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
-                silent.append(f"{name}: {error}")
-                continue
-            asked, said = {name: ask}, _once(say, said, f"notices of {name} are watched")
-            if notice is not None:
-                said = _once(say, said, f"{notice.reason}, in {notice.seconds} s")
-                if (failed := drain(notice)) is None:
-                    say("the node is drained")
-                    return
-                said = _once(say, said, failed)
-            break
-        else:
-            said = _once(say, said, f"no notices can be read ({'; '.join(silent)}); trying on")
+    said = ""
+
+    def tell(text: str) -> None:
+        nonlocal said
+        if text != said:
+            say(text)
+        said = text
+
+    asked = [name for name in CLOUDS if cloud in (name, "auto")]
+    while (notice := _look(asked, address, tell)) is None:
         time.sleep(every)
+    say(f"{notice.reason}; Ray is told that its node ends in {notice.seconds} s")
+    while (why := drain(notice)) is not None:
+        tell(f"{why}; trying on")
+        time.sleep(every)
+    say("the node is drained: its runs write checkpoints and go on elsewhere")
+
+
+def _look(asked: Sequence[str], address: str, tell: Callable[[str], None]) -> Notice | None:
+    silent = []
+    for name in asked:
+        try:
+            notice = CLOUDS[name](address)
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+            silent.append(f"{name}: {error}")
+        else:
+            tell(f"notices of {name} are watched")
+            return notice
+    tell(f"no notices can be read ({'; '.join(silent)}); trying on")
+    return None
 
 
 def drain(notice: Notice) -> str | None:
@@ -137,12 +147,6 @@ def raylet(processes: Path = Path("/proc")) -> str | None:
 
 def _told(seconds: float) -> int:
     return max(1, int(seconds) - MARGIN_S)
-
-
-def _once(say: Callable[[str], None], said: str, text: str) -> str:
-    if text != said:
-        say(text)
-    return text
 
 
 def _ask(request: Request) -> str:

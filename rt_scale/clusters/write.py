@@ -48,9 +48,12 @@ class Kind(NamedTuple):
     options: tuple[str, ...] = ()
 
 
+LAUNCH = "ray up --yes {file} && ray exec --tmux {file} {command}"
+"""Starts a cluster of Ray's launcher, and the sweeps on its head, in a terminal that stays."""
+
 KINDS = {
-    "aws": Kind("aws.yaml.j2", "ray up --yes {file} && ray exec --tmux {file} {command}"),
-    "gcp": Kind("gcp.yaml.j2", "ray up --yes {file} && ray exec --tmux {file} {command}"),
+    "aws": Kind("aws.yaml.j2", LAUNCH, options=("--address", "auto")),
+    "gcp": Kind("gcp.yaml.j2", LAUNCH, options=("--address", "auto")),
     "kuberay": Kind("kuberay.yaml.j2", "kubectl apply -f {file}", mounted=True),
     "slurm_array": Kind("slurm_array.sh.j2", "sbatch {file}", shared=True, options=("--leave-others",)),
     "slurm_nodes": Kind("slurm_nodes.sh.j2", "sbatch {file}", shared=True),

@@ -191,7 +191,7 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
         rate=conditions.rate,
         interrupted=interrupted,
         slowest=outcomes[-1].makespan if outcomes else None,
-        costs=costs_of(conditions.prices, found.capacity, undisturbed, interrupted) if undisturbed else [],
+        costs=_costs(todo.values(), found.capacity, undisturbed, interrupted, conditions) if undisturbed else [],
         missing_data=known.missing,
     )
 
@@ -289,6 +289,17 @@ def _simulated(todo: Mapping[str, Job], known: KnownData, store: Store, conditio
     undecided = sum(work.sizes(job) is None for job in auto)
     outcomes.sort(key=lambda outcome: outcome.makespan)
     return _Simulations(estimates, schedule, outcomes, capacity, undecided)
+
+
+def _costs(
+    jobs: Iterable[Job],
+    capacity: Mapping[Kind, float],
+    undisturbed: Simulated,
+    interrupted: Simulated | None,
+    conditions: Conditions,
+) -> list[Cost]:
+    accelerators = {job.launch.accelerator for job in jobs if job.launch.accelerator}
+    return costs_of(conditions.prices, capacity, undisturbed, interrupted, accelerators)
 
 
 def _groups(todo: Mapping[str, Job], estimates: Mapping[str, Estimate]) -> list[Group]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -17,16 +17,13 @@ import ray
 from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rt_scale.ray_backend.probe import port_answers
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import RtScaleError
 
 INTERVAL = 1.0
 """Seconds between two reports of a run."""
 LOOK = 2.0
-"""Seconds between two checks of draining nodes, and of the head."""
-LOST_S = 10.0
-"""Seconds without an answer after which the head is lost."""
+"""Seconds between two checks of draining nodes."""
 NAME = "rt-scale-control"
 
 
@@ -228,34 +225,6 @@ class ControlClient:
             with suppress(ray.exceptions.RayError):
                 return ray.get(getattr(self._control, method).remote(self.run, *given), timeout=10)
         return None
-
-
-@contextmanager
-def watch_head(address: str, lost: Callable[[], None], *, after: float = LOST_S) -> Iterator[None]:
-    """Watch a cluster's head from a thread; call ``lost`` from it, once, if the head is silent for ``after`` seconds.
-
-    Ray waits for a lost head for 60 s and then ends this process with code 1 and no exception; until then its calls,
-    including ``ray.shutdown``, may not return. So ``lost`` should print what happened and end the process
-    (``os._exit``).
-    """
-    end = threading.Event()
-
-    def watch() -> None:
-        silent_since: float | None = None
-        while not end.wait(min(LOOK, after / 5)):
-            if port_answers(address, LOOK):
-                silent_since = None
-                continue
-            silent_since = silent_since or time.monotonic()
-            if time.monotonic() - silent_since >= after and not end.is_set():
-                lost()
-                return
-
-    threading.Thread(target=watch, name="rt-scale-head", daemon=True).start()
-    try:
-        yield
-    finally:
-        end.set()
 
 
 def draining_nodes() -> set[str]:

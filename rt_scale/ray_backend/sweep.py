@@ -40,14 +40,14 @@ def run_sweeps(
     where: Where,
     view: Callable[[int, int], AbstractContextManager[View]],
     stopping: Callable[[], bool] = lambda: False,
-    lost: Callable[[str], None] = lambda address: None,
+    lost: Callable[[str], None] = lambda why: None,
 ) -> list[SweepOutcome]:
     """Execute the unfinished runs of all sweeps, which have distinct names, as one queue through Ray Tune.
 
     Args:
         view: makes the view from the number of runs and the number done before.
         stopping: whether to stop; running runs then write a checkpoint.
-        lost: called from another thread with the address of a cluster whose head no longer answers.
+        lost: called from another thread, with a paragraph, when the cluster is lost; it must end this process.
 
     Raises:
         InputError: if data, device or resources are missing, the store is read-only, or the cluster does not answer.
@@ -113,8 +113,9 @@ def _run(
     """
     # Imported here: Ray is not needed if all runs are done, or failed before and are not tried again.
     from rt_scale.ray_backend.cluster import connect
-    from rt_scale.ray_backend.control import ControlActor, watch_head
+    from rt_scale.ray_backend.control import ControlActor
     from rt_scale.ray_backend.explore import Exploration
+    from rt_scale.ray_backend.head import Head, in_words, watch_head
     from rt_scale.ray_backend.tune import run_queue
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
@@ -126,7 +127,8 @@ def _run(
             cluster.refuse_impossible(launch)
         if not cluster.local:
             view.said(cluster.describe())
-            stack.enter_context(watch_head(cluster.address, lambda: lost(cluster.address)))
+        name = "the local Ray" if cluster.local else f"the Ray cluster at {cluster.address}"
+        stack.enter_context(watch_head(Head(cluster.address).trouble, lambda *how: lost(in_words(name, *how))))
         queue = Queue(
             todo, StoredRuns(where.store), view, cluster,
             concurrency=where.concurrency, given_up=given_up, leave_others=where.leave_others,

@@ -92,7 +92,8 @@ def nearest(given: str, allowed: Iterable[str]) -> str | None:
         return -ratio, -len(list(alike)), name
 
     names = list(allowed)
-    return min(difflib.get_close_matches(wanted, names, n=max(1, len(names)), cutoff=0.5), key=order, default=None)
+    alike = difflib.get_close_matches(wanted, {name.lower() for name in names}, n=max(1, len(names)), cutoff=0.5)
+    return min((name for name in names if name.lower() in alike), key=order, default=None)
 
 
 def guess(given: str, allowed: Iterable[str]) -> str:

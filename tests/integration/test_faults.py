@@ -15,6 +15,7 @@ import pytest
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.control import LOOK
+from rt_scale.spec.errors import ExitCode
 from rt_scale.store.store import Store
 from tests.integration.several_nodes import Clusters, Nodes
 from tests.integration.sweeping import SWEEP, Place, paused, training, until, workers
@@ -144,10 +145,10 @@ def test_the_head_is_killed_and_there_is_a_new_one(
         wait_for(lambda: training(place), process)
         nodes("behead")
         out, err = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 1, (out, err)
+    assert process.returncode == ExitCode.CLUSTER_LOST, (out, err)
     assert [document["event"] for document in got.documents] == ["sweep_stopped"]
     assert "head does not answer" in got.documents[0]["reason"]
-    assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} has failed: its head does not answer.")
+    assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} is lost: its head does not answer, since ")
     until(lambda: not workers(place))
     again = clusters()
     again("add", 1)

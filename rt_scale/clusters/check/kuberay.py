@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ KINDS = {"RayCluster": "rayclusters", "RayJob": "rayjobs"}
 """Kinds of object that are checked, and their plurals."""
 CRDS = "RT_SCALE_KUBERAY_CRDS"
 """Variable that names the folder of definitions."""
+MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
+"""Ways in which RayJobs are submitted, which the definition does not list."""
 GRACE_S = 30
 """Kubernetes' default of terminationGracePeriodSeconds."""
 GKE_S = 15
@@ -176,7 +178,10 @@ def _check_job(document: Document, found: Findings) -> None:
         )  # fmt: skip
     if spec.get("ttlSecondsAfterFinished") and spec.get("shutdownAfterJobFinishes") is not True:
         found.wrong_at(document, ("spec", "ttlSecondsAfterFinished"), "it needs shutdownAfterJobFinishes: true")
-    if spec.get("submissionMode") in (None, "K8sJobMode", "HTTPMode", "SidecarMode") and not spec.get("entrypoint"):
+    mode = spec.get("submissionMode", MODES[0])
+    if isinstance(mode, str) and mode not in MODES:
+        found.wrong_at(document, ("spec", "submissionMode"), unknown(mode, MODES, "mode"))
+    elif mode != MODES[-1] and not spec.get("entrypoint"):
         found.wrong_at(document, ("spec", "entrypoint"), "missing: the job has nothing to run; add it")
 
 
@@ -227,18 +232,36 @@ def _release(version: Any) -> tuple[int, ...]:
     return tuple(int(each) for each in re.findall(r"\d+", str(version or ""))[:2]) or (0,)
 
 
-def _is_spot(group: Any) -> bool:
-    """Whether pods of a group go to nodes that may be taken away, by how clouds and Karpenter label those."""
-    spec = dig(group, "template", "spec")
-    where = json.dumps([dig(spec, "nodeSelector"), dig(spec, "affinity"), dig(spec, "tolerations")]).lower()
-    return "spot" in where or "preemptible" in where
+SPOT = ("spot", "preemptible")
+"""Words in labels of nodes that may be taken away, as clouds and Karpenter give them."""
+
+
+def _is_spot(pod: Any, words: Sequence[str] = SPOT) -> bool:
+    """Whether a pod, given by its spec, may go to a node whose labels or taints have one of ``words``."""
+
+    def named(value: Any) -> bool:
+        return any(word in json.dumps(value, default=str).lower() for word in words)
+
+    rules = [each for each in _parts(dig(pod, "affinity", "nodeAffinity")) if named(each) and "operator" in each]
+    if any(each["operator"] in ("In", "Exists") for each in rules) or named(dig(pod, "nodeSelector")):
+        return True
+    return named(dig(pod, "tolerations")) and not rules
+
+
+def _parts(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every mapping in ``value`` without another one in it, such as the expressions of an affinity."""
+    inner = list(value.values()) if isinstance(value, Mapping) else listed(value)
+    deeper = [part for each in inner for part in _parts(each)]
+    yield from deeper
+    if isinstance(value, Mapping) and not deeper:
+        yield value
 
 
 def _check_spot(document: Document, base: Keys, cluster: Mapping[str, Any], found: Findings) -> None:
-    if not any(map(_is_spot, listed(cluster.get("workerGroupSpecs")))):
+    if not any(_is_spot(dig(each, "template", "spec")) for each in listed(cluster.get("workerGroupSpecs"))):
         return
     head = (*base, "headGroupSpec")
-    if _is_spot(cluster.get("headGroupSpec")):
+    if _is_spot(dig(cluster, "headGroupSpec", "template", "spec")):
         found.wrong_at(document, head, "the head is on a spot node: its loss ends the cluster; make it on-demand")
     if str(dig(cluster, "headGroupSpec", "rayStartParams", "num-cpus")) != "0":
         found.wrong_at(
@@ -331,7 +354,7 @@ def _check_drain(document: Document, pod: Keys, spec: Mapping[str, Any], found: 
     grace = spec.get("terminationGracePeriodSeconds", GRACE_S)
     grace = grace if isinstance(grace, int) else GRACE_S
     whose = "terminationGracePeriodSeconds"
-    if "gke-spot" in json.dumps([spec.get("nodeSelector"), spec.get("affinity")]) and grace > GKE_S:
+    if grace > GKE_S and _is_spot(spec, ("gke-spot",)):
         grace, whose = GKE_S, "the time that GKE gives pods of a spot node"
     if seconds >= grace:
         found.wrong_at(document, at, rules.drain_text(seconds, grace, whose))
@@ -383,7 +406,7 @@ def _check_fits(document: Document, base: Keys, asked: Asked, found: Findings) -
         )
         gpus = dig(group, "rayStartParams", "num-gpus") or dig(limits, "limits", "nvidia.com/gpu") or 0
         count = 1 if keys[-1] == "headGroupSpec" else dig(group, "maxReplicas") or dig(group, "replicas") or 0
-        amounts = {"CPU": quantity(cpus), "GPU": quantity(gpus)}
+        amounts = {"CPU": quantity(cpus), "GPU": quantity(gpus), "memory": quantity(dig(limits, "limits", "memory"))}
         if cpus is None:
             name = dig(group, "groupName") or "head"
             found.unchecked.append(f"whether runs fit on pods of {name}: they state no cpu")

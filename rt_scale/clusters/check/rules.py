@@ -6,6 +6,7 @@ import platform
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from rt_scale.clusters.check.document import Asked, Document, Findings, unknown
 from rt_scale.ray_backend.resources import Node, refuse_unplaceable, slots
@@ -16,6 +17,8 @@ DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 """Seconds for which ``ray start --block`` drains its node after SIGTERM."""
 DRAIN_S = 30.0
 """Its default."""
+PLENTY = 2.0**60
+"""Bytes of memory of a node that does not state them."""
 _STORE = re.compile(r"--store[= ]+[\"']?([^\s\"']+)|RT_SCALE_STORE[\"']?\s*[=:,]\s*(?:value:\s*)?[\"']?([^\s\"'}]+)")
 _RAY = re.compile(r"\bray(?:\[[a-z0-9_,\s-]*\])?\s*==\s*([0-9][\w.]*)")
 _IMAGE = re.compile(r"\b(?:rayproject|anyscale)/ray(?:-ml|-llm)?:([0-9][0-9.]*[0-9])(?:[-.]?[\w.]*?-?py(3)\.?(\d+))?")
@@ -164,6 +167,13 @@ def check_store(text: str, asked: Asked, found: Findings, *, folders: bool) -> t
 
 def check_fits(asked: Asked, kinds: Sequence[tuple[Node, int]], found: Findings, line: int) -> None:
     """Add sweeps whose runs fit on no kind of node, and kinds of node, each with its line, on which no run fits."""
+    if any(launch.memory for launch in asked.launches.values()) and any(
+        "memory" not in each[0].resources for each in kinds
+    ):
+        found.unchecked.append(
+            "whether the memory that runs ask for is there: the file does not state it of every node"
+        )
+    kinds = [(replace(node, resources={"memory": PLENTY, **node.resources}), there) for node, there in kinds]
     nodes = [node for node, _ in kinds]
     for name, launch in asked.launches.items():
         try:

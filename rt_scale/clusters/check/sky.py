@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rt_scale.clusters.check import rules
@@ -74,13 +75,23 @@ def _check_fits(document: Document, asked: Asked, found: Findings) -> None:
     if not cpus.isdigit():
         found.unchecked.append("whether runs fit: resources.cpus is not given")
         return
-    has = {"CPU": float(cpus)}
-    given = dig(resources, "accelerators")
-    words = [*map(str, next(iter(given.items()), ()))] if isinstance(given, dict) else str(given or "").split(":")
-    name, count = "".join(words[:1]), "".join(words[1:2])
-    if name:
-        has |= {"GPU": float(count or 1), f"{ACCELERATOR}{name}": 1.0}
-    nodes = document.get("num_nodes")
-    node = Node("resources", has, nodes if isinstance(nodes, int) else 1)
-    line = document.line(("resources",))
-    rules.check_fits(asked, [(node, line)], found, line)
+    nodes, line = document.get("num_nodes"), document.line(("resources",))
+    count = nodes if isinstance(nodes, int) else 1
+    kinds = [
+        Node("resources", {"CPU": float(cpus), **gpus}, count) for gpus in _accelerators(dig(resources, "accelerators"))
+    ]
+    rules.check_fits(asked, [(kind, line) for kind in kinds], found, line)
+
+
+def _accelerators(given: Any) -> list[dict[str, float]]:
+    """Ray's resources of each accelerator that will do: ``A10G``, ``A10G:2``, or a mapping or list of several."""
+    pairs = given.items() if isinstance(given, dict) else [str(each).split(":", 1) for each in _several(given)]
+    found = []
+    for name, *count in pairs:
+        number = float(count[0]) if count and re.fullmatch(r"[0-9.]+", str(count[0])) else 1.0
+        found.append({"GPU": number, f"{ACCELERATOR}{name}": 1.0})
+    return found or [{}]
+
+
+def _several(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given] if given else []

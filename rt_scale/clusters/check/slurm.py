@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,6 +57,7 @@ _MEMORY = r"[0-9]+(K|M|G|T|KB|MB|GB|TB)?"
 _COUNT = r"[1-9][0-9]*"
 _RANGE = r"[0-9]+(-[0-9]+(:[1-9][0-9]*)?)?"
 _GPUS = rf"([a-zA-Z][\w.-]*:)?{_COUNT}(,[a-zA-Z][\w.-]*:{_COUNT})*"
+_SIGNALS = "|".join(each.name.removeprefix("SIG") for each in signal.Signals)
 FORMATS = {
     "time": (_TIME, "minutes, hours:minutes:seconds or days-hours"),
     "time-min": (_TIME, "minutes, hours:minutes:seconds or days-hours"),
@@ -68,7 +70,7 @@ FORMATS = {
     "nodes": (r"[1-9][0-9]*(-[1-9][0-9]*)?", "a number, or a least and a most, e.g. 2-4"),
     **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket"), (_GPUS, "a number, or e.g. a100:2")),
     "gres": (r"[a-zA-Z][\w/.-]*(:[a-zA-Z][\w.-]*)?(:[0-9]+[KMGT]?)?(,.+)?", "e.g. gpu:1 or gpu:a100:2"),
-    "signal": (r"([RB]{1,2}:)?([0-9]+|(SIG)?[A-Z]+[0-9]?)(@[0-9]+)?", "e.g. B:TERM@90, seconds before the end"),
+    "signal": (rf"([RB]{{1,2}}:)?([0-9]+|(SIG)?({_SIGNALS}))(@[0-9]+)?", "e.g. B:TERM@90, seconds before the end"),
     "open-mode": ("append|truncate", "append or truncate"),
     "mail-type": (r"[A-Z_0-9]+(,[A-Z_0-9]+)*", "e.g. END,FAIL"),
 }
@@ -79,7 +81,7 @@ _SLIP = re.compile(r"#+\s*(SBATCH|SBACTH|SBTACH|SABTCH|SBATC|SBATHC|BSATCH|SBATC
 def check_script(path: Path, text: str, asked: Asked, found: Findings) -> None:
     """Add the problems of a batch script to ``found``."""
     given = _check_directives(text, found)
-    _check_shell(path, found)
+    _check_shell(path, text.count("\n"), found)
     _check_signal(given, text, found)
     rules.check_commands(None, text, found)
     rules.check_store(text, asked, found, folders=True)
@@ -150,14 +152,14 @@ def _options(words: list[str], line: int, found: Findings) -> Iterator[tuple[str
         yield name, value
 
 
-def _check_shell(path: Path, found: Findings) -> None:
+def _check_shell(path: Path, lines: int, found: Findings) -> None:
     bash = shutil.which("bash")
     if bash is None:
         found.unchecked.append("the script's syntax: there is no bash here")
         return
     answer = subprocess.run([bash, "-n", str(path)], capture_output=True, text=True, errors="replace", check=False)
     for line, why in re.findall(r"line (\d+): (.+)", answer.stderr):
-        found.wrong(int(line), "bash", why)
+        found.wrong(min(int(line), max(1, lines)), "bash", why)  # the end of the file is one further
     found.checked.append("bash -n")
 
 
