@@ -16,6 +16,7 @@ from rt_scale.cli.options import (
     BestOption,
     ConcurrencyOption,
     DataOption,
+    DeadlineOption,
     DeviceOption,
     ImportOption,
     JsonOption,
@@ -203,6 +204,13 @@ def sweep(
     leave_others: Annotated[
         bool, typer.Option("--leave-others", help="Do not wait for runs that other drivers execute.")
     ] = False,
+    max_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Ask an autoscaler for no more than so many nodes hold.")
+    ] = None,
+    wait_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Start once so many nodes with room for a run are there.")
+    ] = None,
+    deadline: DeadlineOption = None,
     budget: Annotated[
         float | None, typer.Option(min=0, help="Start nothing where the plan costs more; see rt-scale plan.")
     ] = None,
@@ -215,11 +223,15 @@ def sweep(
     """Run grids through Ray Tune; finished runs are not run again.
 
     Exit codes: 0 all done, 1 some runs failed, 2 refused, 3 the cluster was lost (the same command continues), 4 only
-    runs of other drivers are left (with --leave-others), 130 stopped by a signal.
+    runs of other drivers are left (with --leave-others), 130 stopped by a signal or at its deadline.
     """
     from rt_scale.plan.costs import prices_for
+    from rt_scale.scheduler.deadline import Deadline, deadline_at
     from rt_scale.scheduler.job import Where
 
+    if max_nodes is not None and wait_nodes is not None and wait_nodes > max_nodes:
+        raise InputError(f"--wait-nodes {wait_nodes} waits for more nodes than --max-nodes {max_nodes} lets come.")
+    end = None if deadline is None else Deadline(deadline_at(deadline))
     prices = prices_for(budget, price)
     launch = {
         "cpus": cpus, "gpus": gpus, "memory": memory, "accelerator": accelerator, "workers": workers,
@@ -227,19 +239,28 @@ def sweep(
     }  # fmt: skip
     where = Where(
         open_store(store), find_data_dir(data_dir), device, address, concurrency, retry_failed,
-        replace=yes, leave_others=leave_others,
+        replace=yes, leave_others=leave_others, max_nodes=max_nodes, wait_nodes=wait_nodes, deadline=end,
     )  # fmt: skip
     sweeps = load_files(files, assigned(overrides, imports), launch, where.store, yes)
-    if budget is not None:
-        say(_check_budget(sweeps, budget, prices, where), error=as_json)
+    if budget is not None or deadline is not None:
+        where = _check_plan(sweeps, budget, prices, where, lambda text: say(text, error=as_json))
     run_loaded(sweeps, where, best, notify, as_json=as_json)
 
 
-def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | None, where: Where) -> str:
-    from rt_scale.plan.plan import conditions_of, refuse_over_budget
+def _check_plan(
+    sweeps: list[SweepRuns], budget: float | None, prices: PriceSheet | None, where: Where, tell: Callable[[str], None]
+) -> Where:
+    """Hold the plan to the budget (InputError) and compare it with the deadline; ``where`` with times by the plan."""
+    from rt_scale.plan.deadline import TimeLeft, held_to
+    from rt_scale.plan.plan import conditions_of, make_plan, refuse_over_budget
 
-    conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices)
-    return refuse_over_budget(sweeps, budget, where.data_dir, conditions)
+    conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices, tell)
+    if budget is not None:
+        tell(refuse_over_budget(sweeps, budget, where.data_dir, conditions))
+    if where.deadline is None:
+        return where
+    tell(held_to(make_plan(sweeps, where.data_dir, conditions), where.deadline))
+    return replace(where, deadline=replace(where.deadline, left=TimeLeft(sweeps, where.data_dir, conditions)))
 
 
 def run_loaded(
@@ -296,6 +317,7 @@ def _show_outcomes(
             "sweep_ended", sweep=each.name, counts=count_states(each),
             failed=[{"run": label, "reason": why} for label, why in outcome.failed.items()],
             left=[{"run": label, "by": who} for label, who in outcome.left.items()],
+            preempted={name: lost.times for name, lost in each.preempted.items()},
             report=str(each.folder.report) if reports else None,
         )  # fmt: skip
     if any(outcome.left for outcome in outcomes):

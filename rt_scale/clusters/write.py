@@ -17,6 +17,9 @@ from typing import NamedTuple
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from rt_scale.clusters.nodes import NodeShape
+from rt_scale.plan.costs import Price
+from rt_scale.plan.nodes import IDLE
 from rt_scale.spec.errors import InputError, printable, shown, unknown_name
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.atomic import write_bytes
@@ -35,9 +38,12 @@ class Kind(NamedTuple):
 
     Attributes:
         template: its file in ``templates/``.
-        start: the command that starts it, with ``{file}``, ``{name}`` and ``{command}``, quoted for a shell.
+        start: the line of a shell that starts it, with ``{file}``, ``{name}``, ``{nodes}`` and ``{command}``.
         shared: whether its nodes may share a folder, so that the store may be one.
         mounted: whether the sweep files are in the cluster file itself; otherwise nodes have them at the same paths.
+        whole: whether all workers of a run are on one node.
+        equal: whether the file describes its nodes, each for a worker; otherwise machines, which may hold several.
+        provider: whose machines they are, in a price sheet; None: anyone's.
         options: of the ``rt-scale sweep`` that runs there.
     """
 
@@ -45,6 +51,9 @@ class Kind(NamedTuple):
     start: str
     shared: bool = False
     mounted: bool = False
+    whole: bool = False
+    equal: bool = False
+    provider: str | None = None
     options: tuple[str, ...] = ()
 
 
@@ -52,13 +61,18 @@ LAUNCH = "ray up --yes {file} && ray exec --tmux {file} {command}"
 """Starts a cluster of Ray's launcher, and the sweeps on its head, in a terminal that stays."""
 
 KINDS = {
-    "aws": Kind("aws.yaml.j2", LAUNCH, options=("--address", "auto")),
-    "gcp": Kind("gcp.yaml.j2", LAUNCH, options=("--address", "auto")),
-    "kuberay": Kind("kuberay.yaml.j2", "kubectl apply -f {file}", mounted=True),
-    "slurm_array": Kind("slurm_array.sh.j2", "sbatch {file}", shared=True, options=("--leave-others",)),
-    "slurm_nodes": Kind("slurm_nodes.sh.j2", "sbatch {file}", shared=True),
+    "aws": Kind("aws.yaml.j2", LAUNCH, provider="aws", options=("--address", "auto")),
+    "gcp": Kind("gcp.yaml.j2", LAUNCH, provider="gcp", options=("--address", "auto")),
+    "kuberay": Kind("kuberay.yaml.j2", "kubectl apply -f {file}", mounted=True, equal=True),
+    "slurm_array": Kind("slurm_array.sh.j2", "sbatch {file}", shared=True, whole=True, options=("--leave-others",)),
+    "slurm_nodes": Kind("slurm_nodes.sh.j2", "sbatch {file}", shared=True, equal=True),
     "hosts": Kind("hosts.yaml.j2", "rt-scale cluster up {file}", shared=True),
-    "sky": Kind("sky.yaml.j2", "sky jobs launch --yes --name {name} {file}", options=("--leave-others",)),
+    "sky": Kind(
+        "sky.yaml.j2",
+        "for job in $(seq {nodes}); do sky jobs launch --yes --detach-run --name {name}-$job {file}; done",
+        whole=True,
+        options=("--leave-others",),
+    ),
 }
 """Kinds of clusters by name."""
 
@@ -72,8 +86,11 @@ class Wanted:
         sweeps: paths of the sweep files, as typed.
         texts: name of each sweep -> text of its file.
         store: address, or absolute path, of the store.
+        data: names of the data sets that runs need.
         data_origin: address or folder of prepared data sets, if nodes fetch them.
         cpus, gpus, accelerator, workers, memory: of a run, as in ``LaunchSpec``; memory in GiB.
+        shape: the smallest node that suits.
+        machine: a machine of a price sheet that suits, if one was found there.
         max_nodes: nodes besides a head, at most.
         spot: whether nodes may be interrupted.
         deadline: hours after which all should be done.
@@ -84,12 +101,15 @@ class Wanted:
     sweeps: tuple[str, ...]
     texts: Mapping[str, str]
     store: str
+    data: tuple[str, ...]
     data_origin: str | None
     cpus: int
     gpus: float
     accelerator: str | None
     workers: int
     memory: float | None
+    shape: NodeShape
+    machine: Price | None
     max_nodes: int
     spot: bool
     deadline: float | None
@@ -99,23 +119,18 @@ class Wanted:
 
     @property
     def node_gpus(self) -> int:
-        """GPUs of the smallest node for a worker: whole ones."""
-        return math.ceil(self.gpus)
-
-    @property
-    def sharing(self) -> int:
-        """Workers that share a GPU, and so such a node."""
-        return int(1 / self.gpus + 1e-9) if 0 < self.gpus < 1 else 1
+        """GPUs of the smallest node that suits."""
+        return self.shape.gpus
 
     @property
     def node_cpus(self) -> int:
-        """Cores of such a node."""
-        return self.cpus * self.sharing
+        """Cores of that node."""
+        return self.shape.cpus
 
     @property
     def node_memory(self) -> int | None:
-        """GiB of such a node, if a worker's memory is known."""
-        return None if self.memory is None else math.ceil(self.memory * self.sharing)
+        """GiB of memory of that node, if a worker's is known."""
+        return self.shape.memory
 
     @property
     def files(self) -> dict[str, str]:
@@ -136,6 +151,7 @@ def wanted_for(
     files: Sequence[str],
     max_nodes: int,
     *,
+    machine: Price | None = None,
     spot: bool = True,
     data_origin: str | None = None,
     deadline: float | None = None,
@@ -146,23 +162,21 @@ def wanted_for(
 
     Args:
         files: paths of the sweep files, as typed.
-        max_nodes, spot, data_origin, deadline: as in ``Wanted``.
+        max_nodes, machine, spot, data_origin, deadline: as in ``Wanted``.
         name: of the cluster; None: from the first sweep's.
         options: more words for ``rt-scale sweep``.
 
     Raises:
-        InputError: an unknown kind, a name or store that is not valid there, sweeps that need different nodes.
+        InputError: as ``shape_of``; a name or a store that is not valid there, or too few nodes for a run.
     """
-    found = find_kind(kind)
-    refuse_equal_names(sweeps, "run on one cluster")
-    store = sweeps[0].store.place
-    for place, what in ((store, "--store"), (data_origin, "--data-origin")):
-        if place is not None and not found.shared and not is_address(place):
-            raise InputError(
-                f"{what} is the folder '{place}' of this machine, which nodes of kind {kind} cannot reach. Give the "
-                "address of a bucket: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX."
-            )
-    launch = largest([sweep.spec.launch for sweep in sweeps], [sweep.name for sweep in sweeps])
+    found, shape = find_kind(kind), shape_of(kind, sweeps)
+    launch, store = shape.launch, sweeps[0].store.place
+    _refuse_folders(kind, {"--store": store, "--data-origin": data_origin})
+    if found.equal and max_nodes < launch.workers:
+        raise InputError(
+            f"--max {max_nodes} is too few: a run has {launch.workers} workers, and in a file of kind {kind} each has "
+            f"a node of its own. Give --max {launch.workers} or more."
+        )
     places = [f"{MOUNTED}/{sweep.name}.yaml" for sweep in sweeps] if found.mounted else files
     command = ["rt-scale", "sweep", *places, "--store", store, *options, *found.options]
     return Wanted(
@@ -170,12 +184,15 @@ def wanted_for(
         sweeps=tuple(files),
         texts={sweep.name: sweep.text for sweep in sweeps},
         store=store,
+        data=tuple(sorted({name for sweep in sweeps for point in sweep.grid for name in point.spec.data_sets})),
         data_origin=data_origin,
         cpus=launch.cpus,
         gpus=launch.gpus,
         accelerator=launch.accelerator,
         workers=launch.workers,
-        memory=None,
+        memory=launch.memory,
+        shape=shape,
+        machine=machine,
         max_nodes=max_nodes,
         spot=spot,
         deadline=deadline,
@@ -183,6 +200,22 @@ def wanted_for(
         python_version=".".join(platform.python_version_tuple()[:2]),
         command=shlex.join(command),
     )
+
+
+def shape_of(kind: str, sweeps: Sequence[SweepRuns]) -> NodeShape:
+    """The smallest node that suits all the sweeps; InputError: as ``largest``, or an unknown kind."""
+    refuse_equal_names(sweeps, "run on one cluster")
+    launch = largest([sweep.spec.launch for sweep in sweeps], [sweep.name for sweep in sweeps])
+    return NodeShape(launch, find_kind(kind).whole)
+
+
+def _refuse_folders(kind: str, places: Mapping[str, str | None]) -> None:
+    for option, place in places.items():
+        if place is not None and not find_kind(kind).shared and not is_address(place):
+            raise InputError(
+                f"{option} is the folder '{place}' of this machine, which nodes of kind {kind} cannot reach. Give the "
+                "address of a bucket: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX."
+            )
 
 
 def _name(given: str | None, sweep: str) -> str:
@@ -211,10 +244,11 @@ def largest(launches: Sequence[LaunchSpec], names: Sequence[str]) -> LaunchSpec:
                 f"The sweeps differ in {what} ({listed}), so no kind of node suits them all. Write a file for each; "
                 "they can share the store."
             )
-    most = {field: max(getattr(launch, field) for launch in launches) for field in ("cpus", "gpus", "workers")}
-    if most["workers"] > 1 and most["gpus"] % 1:
+    fields = ("cpus", "gpus", "workers", "memory")
+    most = {field: max(getattr(launch, field) or 0 for launch in launches) or None for field in fields}
+    if most["workers"] != 1 and most["gpus"]:
         most["gpus"] = math.ceil(most["gpus"])
-    return launches[0].model_copy(update=most)
+    return launches[0].model_copy(update=most | {"gpus": most["gpus"] or 0.0})
 
 
 @functools.cache
@@ -246,10 +280,9 @@ _Block.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:ya
 
 
 def yaml_block(texts: Mapping[str, str], indent: int) -> str:
-    """A mapping of texts in YAML, every line indented; texts are literal blocks where YAML allows it."""
+    """A mapping of texts by plain names in YAML, its lines indented; texts are literal blocks where YAML allows it."""
     lines = "".join(
-        f"{yaml_scalar(name)}: {yaml.dump(text, Dumper=_Block, width=math.inf, allow_unicode=True)}"
-        for name, text in texts.items()
+        f"{name}: {yaml.dump(text, Dumper=_Block, width=math.inf, allow_unicode=True)}" for name, text in texts.items()
     )
     return "\n".join(" " * indent + line if line else "" for line in lines.splitlines())
 
@@ -257,7 +290,7 @@ def yaml_block(texts: Mapping[str, str], indent: int) -> str:
 def render(kind: str, wanted: Wanted, written: Iterable[str]) -> str:
     """The text of a cluster file; its head has ``written``, the words of the command that writes it."""
     fields = {name: getattr(wanted, name) for name in dir(wanted) if not name.startswith("_")}
-    text = _templates().get_template(find_kind(kind).template).render(fields, mounted=MOUNTED)
+    text = _templates().get_template(find_kind(kind).template).render(fields, mounted=MOUNTED, idle=round(IDLE))
     first = text[: text.index("\n") + 1] if text.startswith("#!") else ""
     head = f"# Written by: {printable(shlex.join(written))}\n# As written ({EDIT}checksum {_checksum(text)})\n"
     return first + head + text.removeprefix(first)
@@ -290,5 +323,5 @@ def write_file(path: Path, text: str, *, replace: bool = False) -> None:
 
 def start_command(kind: str, wanted: Wanted, path: Path) -> str:
     """The line of a shell that starts the cluster of that file."""
-    words = {"file": str(path), "name": wanted.name, "command": wanted.command}
+    words = {"file": str(path), "name": wanted.name, "nodes": str(wanted.max_nodes), "command": wanted.command}
     return find_kind(kind).start.format(**{word: shlex.quote(value) for word, value in words.items()})

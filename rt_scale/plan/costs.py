@@ -51,8 +51,9 @@ class Price(Part):
     """Where it was looked up."""
 
     def has(self, accelerators: Collection[str]) -> bool:
-        """Whether its GPUs may be of these types, as far as is known."""
-        return self.accelerator is None or all(each == self.accelerator for each in accelerators)
+        """Whether its GPUs may be of these types, as far as is known; an A100-80G is an A100."""
+        found = self.accelerator
+        return found is None or all(found == each or found.startswith(f"{each}-") for each in accelerators)
 
     def machines(self, gpus: float, cpus: float) -> int | None:
         """How many of these machines have so many GPUs and cores; None for a machine with GPUs if ``gpus`` is 0, and

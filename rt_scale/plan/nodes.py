@@ -107,7 +107,7 @@ class RentedNodes:
         """How many runs of that section fit, each with all of its workers."""
         return max(1, self._most * self._kind.holds(bundle(launch)) // launch.workers)
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
         """Whether another one fits."""
         return self._places(launch) is not None
 
@@ -224,7 +224,7 @@ def choose_nodes(
         return _by_room(work, offer, most)
     widest = on(most).nodes
     if deadline is not None:
-        found = _keeping_deadline(on, widest, deadline)
+        found = _keeping_deadline(on, widest, deadline, limited=widest == most)
         if budget is not None and (found.cost or 0) > budget:
             amount, given = amount_text(found.cost or 0, offer.currency), amount_text(budget, offer.currency)
             raise InputError(
@@ -284,12 +284,12 @@ def _least(widest: int, holds: Callable[[int], bool]) -> int:
     return low
 
 
-def _keeping_deadline(on: Callable[[int], NodesPlan], widest: int, deadline: float) -> NodesPlan:
+def _keeping_deadline(on: Callable[[int], NodesPlan], widest: int, deadline: float, *, limited: bool) -> NodesPlan:
     if (quickest := on(widest).hours or 0.0) > deadline:
+        more, remedy = ("no more are allowed", " or nodes") if limited else ("more would not be quicker", "")
         raise InputError(
             f"The deadline of {deadline:g} h cannot be kept: by the plan the runs take {quickest:.2g} h on "
-            f"{counted(widest, 'node')}, and more nodes would not be quicker. Allow more time or nodes, or make the "
-            "grid smaller."
+            f"{counted(widest, 'node')}, and {more}. Allow more time{remedy}, or make the grid smaller."
         )
     found = on(_least(widest, lambda nodes: (on(nodes).hours or 0.0) <= deadline))
     return replace(found, why=f"the fewest that keep the deadline of {deadline:g} h")

@@ -317,18 +317,26 @@ def _mean(estimates: Sequence[Estimate]) -> float | None:
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceSheet | None) -> Conditions:
-    """The conditions on this machine, or on the cluster that ``where`` names.
+def conditions_of(
+    where: Where,
+    launches: Iterable[LaunchSpec],
+    prices: PriceSheet | None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Conditions:
+    """The conditions on this machine, or on the cluster that ``where`` names, once ``where.wait_nodes`` are there.
 
-    InputError: the cluster does not answer, or is too small for a run.
+    ``say`` is told how many are. InputError: the cluster does not answer, or is too small for a run.
     """
+    launches = [*launches]
     there = None
     if not where.alone:
         from rt_scale.ray_backend.cluster import connect
 
-        with connect(where.address) as cluster:
+        with connect(where.address, max_nodes=where.max_nodes) as cluster:
             for launch in launches:
                 cluster.refuse_impossible(launch)
+            if where.wait_nodes is not None:
+                cluster.wait_for(where.wait_nodes, launches, say, lambda: False)
             there = cluster.capacity()
     return Conditions(prices=prices, concurrency=where.concurrency, there=there)
 

@@ -28,7 +28,7 @@ HOPELESS = 5.0
 """At this many expected interruptions between two checkpoints, a run practically never ends (1 chance in 150)."""
 ROUNDING = 1e-9
 """Tolerance of sums of fractions of a GPU."""
-DONE, INTERRUPTED = JobOutcome(JobState.DONE), JobOutcome(JobState.DIED, "interrupted")
+DONE, INTERRUPTED = JobOutcome(JobState.DONE), JobOutcome(JobState.PREEMPTED, "interrupted")
 PARTS = 2**30
 """Steps of a simulated run, in which its progress is reported to the queue."""
 
@@ -41,8 +41,8 @@ class Simulated:
         makespan: seconds until the last run was done.
         interruptions: number of interrupted processes.
         lost: seconds that were computed twice.
-        given_up: runs interrupted more than ``launch.retries`` times in a row without a new checkpoint, and those that
-            start from them.
+        given_up: runs interrupted ``queue.LOSSES`` times in a row without a new checkpoint, and those that start from
+            them.
     """
 
     makespan: float
@@ -85,7 +85,7 @@ class Machines(Protocol):
     def at_once(self, launch: LaunchSpec) -> int:
         """As ``scheduler.queue.Cluster``."""
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
         """As ``scheduler.queue.Cluster``."""
 
     def occupy(self, launch: LaunchSpec, now: float) -> tuple[float, Sequence[int]]:
@@ -116,7 +116,7 @@ class Capacity:
         kind, units = occupied(launch)
         return max(1, int(self._has[kind] / units + ROUNDING))
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
         kind, units = occupied(launch)
         return units <= self._free[kind] + ROUNDING
 

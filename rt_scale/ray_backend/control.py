@@ -14,9 +14,9 @@ from enum import Enum
 from typing import Any
 
 import ray
-from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rt_scale.ray_backend.losses import draining_nodes, lost_node
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import RtScaleError
 
@@ -43,16 +43,14 @@ class StopRequest:
     text: str
 
 
-PREEMPTED = StopRequest(StopReason.PREEMPTED, "its node is shutting down")
-
-
 class _Control:
     def __init__(self) -> None:
         self._reports: dict[str, RunReport] = {}
         self._stop: StopRequest | None = None
         self._draining: set[str] = set()
         self._looked = -LOOK
-        self._leaving: set[str] = set()
+        self._leaving: dict[str, StopRequest] = {}
+        self._nodes: dict[str, set[str]] = {}
         self._refused: dict[str, RtScaleError] = {}
         self._ended: dict[str, StopRequest] = {}
 
@@ -63,30 +61,31 @@ class _Control:
             self._reports[run] = replace(report, warnings=unread + report.warnings)
         if time.monotonic() - self._looked >= LOOK:
             self._looked, self._draining = time.monotonic(), draining_nodes()
-        if node in self._draining:
+        self._nodes.setdefault(run, set()).add(node)
+        if node in self._draining and run not in self._leaving:
             # All workers of this run stop, not only those on that node.
-            self._leaving.add(run)
+            self._leaving[run] = StopRequest(StopReason.PREEMPTED, lost_node(node))
         return self._request(run)
 
     def _request(self, run: str) -> StopRequest | None:
-        return self._ended.get(run) or self._stop or (PREEMPTED if run in self._leaving else None)
+        return self._ended.get(run) or self._stop or self._leaving.get(run)
 
     def end(self, run: str, why: str) -> None:
         """Request that a run end early."""
         self._ended[run] = StopRequest(StopReason.ENDED_EARLY, why)
 
     def begin(self, run: str) -> None:
-        """Forget preemption and refusals of an earlier attempt of a run."""
-        self._leaving.discard(run)
-        self._refused.pop(run, None)
+        """Forget preemption, nodes and refusals of an earlier attempt of a run."""
+        for kept in (self._leaving, self._nodes, self._refused):
+            kept.pop(run, None)
 
     def refuse(self, run: str, error: RtScaleError) -> None:
         """Keep a worker's reason why a run cannot be executed."""
         self._refused[run] = error
 
-    def outcome(self, run: str) -> tuple[StopRequest | None, RtScaleError | None]:
-        """The stop request of a run, and the refusal of a worker, if any."""
-        return self._request(run), self._refused.get(run)
+    def outcome(self, run: str) -> tuple[StopRequest | None, RtScaleError | None, set[str]]:
+        """The stop request of a run, and the refusal of a worker, if any; the nodes of its workers."""
+        return self._request(run), self._refused.get(run), self._nodes.get(run, set())
 
     def news(self) -> dict[str, RunReport]:
         """The newest report of every run that reported since the last call."""
@@ -215,18 +214,13 @@ class ControlClient:
         """Report why the run cannot be executed."""
         self._call("refuse", error)
 
-    def outcome(self) -> tuple[StopRequest | None, RtScaleError | None]:
-        """The stop request of the run's workers, and the refusal of one of them, if any."""
-        told, refused = self._call("outcome") or (None, None)
-        return told, refused
+    def outcome(self) -> tuple[StopRequest | None, RtScaleError | None, set[str]]:
+        """The stop request of the run's workers, and the refusal of one of them, if any; the ids of their nodes."""
+        found: tuple[StopRequest | None, RtScaleError | None, set[str]] | None = self._call("outcome")
+        return found or (None, None, set())
 
     def _call(self, method: str, *given: object) -> Any:
         if self._control is not None:
             with suppress(ray.exceptions.RayError):
                 return ray.get(getattr(self._control, method).remote(self.run, *given), timeout=10)
         return None
-
-
-def draining_nodes() -> set[str]:
-    """Ray's ids of the nodes that are drained or preempted; one request to the head, about 0.5 ms."""
-    return set(state.get_draining_nodes())

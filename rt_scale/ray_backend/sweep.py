@@ -12,6 +12,7 @@ from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
 from rt_scale.scheduler.queue import Queue, StoredRuns
+from rt_scale.spec.errors import DeadlineReached, counted
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import stop_check
 from rt_scale.store.store import Store
@@ -52,8 +53,9 @@ def run_sweeps(
     Raises:
         InputError: if data, device or resources are missing, the store is read-only, or the cluster does not answer.
         KeyboardInterrupt: if it was stopped.
+        DeadlineReached: if runs are left at the deadline.
     """
-    store = where.store
+    store, deadline = where.store, where.deadline
     store.check_writable()
     store.refresh(curves=False)
     jobs = jobs_of(sweeps)
@@ -63,16 +65,23 @@ def run_sweeps(
     to_sample = sum(sweep.to_sample for sweep in sweeps)
     keep(sweeps)
     given_up = {} if where.retry_failed else failed_before(todo, store)
-    failed, left = {job.spec.name: given_up[job.spec.name] for job in todo if job.spec.name in given_up}, set[str]()
+    failed = {job.spec.name: given_up[job.spec.name] for job in todo if job.spec.name in given_up}
+    left, late = set[str](), set[str]()
     if len(failed) < len(todo) or to_sample:
         with view(len(jobs) + to_sample, len(jobs) - len(todo)) as shown:
             for note in notes:
                 shown.said(note)
-            failed, left = _run(sweeps, todo, given_up, where, shown, stopping, lost)
+            failed, left, late = _run(sweeps, todo, given_up, where, shown, stopping, lost)
         store.refresh()
         keep(sweeps)
     if stopping():
         raise KeyboardInterrupt
+    if deadline is not None and left and (late or deadline.passed):
+        unstarted = f", {counted(len(late), 'run')} of which by the plan would not end before it" if late else ""
+        raise DeadlineReached(
+            f"The deadline ({deadline}) leaves {counted(len(left), 'run')} without a result{unstarted}. The same "
+            "command with a later deadline, or with none, continues from the last checkpoints."
+        )
     return [_outcome(sweep, failed, left) for sweep in sweeps]
 
 
@@ -105,11 +114,11 @@ def _run(
     view: View,
     stopping: Callable[[], bool],
     lost: Callable[[str], None],
-) -> tuple[dict[str, str], set[str]]:
-    """Run the queue.
+) -> tuple[dict[str, str], set[str], set[str]]:
+    """Run the queue, until ``stopping`` or the deadline.
 
-    Returns name -> reason for runs without result whose directory holds no reason, and the names of those that are left
-    to other drivers.
+    Returns name -> reason for runs without result whose directory holds no reason, the names of those that are left, to
+    other drivers or at the deadline, and of those that would not end before it.
     """
     # Imported here: Ray is not needed if all runs are done, or failed before and are not tried again.
     from rt_scale.ray_backend.cluster import connect
@@ -121,22 +130,29 @@ def _run(
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
     plugins = [plugin for sweep in sweeps for plugin in sweep.spec.names.found.values()]
+    deadline = where.deadline
     with ExitStack() as stack:
-        cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir, plugins=plugins))
+        cluster = stack.enter_context(
+            connect(where.address, train=train, log_dir=log_dir, plugins=plugins, max_nodes=where.max_nodes)
+        )
         for launch in launches:
             cluster.refuse_impossible(launch)
         if not cluster.local:
             view.said(cluster.describe())
         name = "the local Ray" if cluster.local else f"the Ray cluster at {cluster.address}"
         stack.enter_context(watch_head(Head(cluster.address).trouble, lambda *how: lost(in_words(name, *how))))
+        ending = stopping if deadline is None else lambda: stopping() or deadline.passed
+        if where.wait_nodes is not None:
+            cluster.wait_for(where.wait_nodes, [*launches], view.said, ending)
         queue = Queue(
             todo, StoredRuns(where.store), view, cluster,
             concurrency=where.concurrency, given_up=given_up, leave_others=where.leave_others,
+            may_start=deadline.allows if deadline else lambda job: True,
         )  # fmt: skip
         control = stack.enter_context(ControlActor())
         exploration = Exploration(sweeps, given_up, cluster.at_once, added=view.added, tell=control.end)
-        run_queue(queue, where, cluster, control, view, exploration, stopping=stopping)
-    return queue.failed, queue.left
+        run_queue(queue, where, cluster, control, view, exploration, stopping=ending)
+    return queue.failed, queue.left, queue.late
 
 
 def _outcome(sweep: SweepRuns, failed: Mapping[str, str], left: Collection[str]) -> SweepOutcome:

@@ -51,7 +51,7 @@ class ExitCode(IntEnum):
     OTHERS_LEFT = 4
     """With ``--leave-others``: nothing is left to start, and other drivers execute the remaining runs."""
     INTERRUPTED = 130
-    """Stopped by Ctrl-C, SIGTERM or SIGHUP; the shells' code for Ctrl-C."""
+    """Stopped by Ctrl-C, SIGTERM, SIGHUP or at its deadline; the shells' code for Ctrl-C."""
 
 
 class RtScaleError(Exception):
@@ -66,6 +66,12 @@ class InputError(RtScaleError, ValueError):
     exit_code = ExitCode.REFUSED
 
 
+class DeadlineReached(RtScaleError):
+    """Runs are left at the deadline of their sweep."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 class LeasedElsewhere(InputError):
     """Another live process executes the run."""
 
@@ -75,7 +81,14 @@ class RunError(RtScaleError):
 
 
 class WorkersDied(RunError):
-    """One of the processes that execute a run together died, which ended all of them."""
+    """One of the processes that execute a run together died, which ended all of them.
+
+    ``with_node``: as its node was preempted or lost.
+    """
+
+    def __init__(self, text: str, *, with_node: bool = False) -> None:
+        super().__init__(text)
+        self.with_node = with_node
 
 
 class StoreUnavailable(RunError):

@@ -14,6 +14,7 @@ FIELDS = {
         "head_start_ray_commands", "worker_start_ray_commands", "setup_commands",
     },
     "KubeRay manifest": {"apiVersion", "kind", "metadata", "spec"},
+    "file of machines": {"head", "workers", "identity_file", "store", "data", "environment", "python", "folder"},
     "SkyPilot task": {"resources", "run", "setup", "num_nodes", "file_mounts", "envs", "workdir"},
 }  # fmt: skip
 """Kind of YAML file -> fields that tell it from others."""
@@ -67,4 +68,13 @@ def _task(documents: list[Document], text: str, asked: Asked, found: Findings) -
     check_task(documents[0], text, asked, found)
 
 
-_CHECKS = {"Ray launcher file": _launcher, "KubeRay manifest": _manifest, "SkyPilot task": _task}
+def _machines(documents: list[Document], text: str, asked: Asked, found: Findings) -> None:
+    from rt_scale.clusters.check.machines import check_machines
+
+    check_machines(documents[0], asked, found)
+
+
+_CHECKS = {
+    "Ray launcher file": _launcher, "KubeRay manifest": _manifest, "SkyPilot task": _task,
+    "file of machines": _machines,
+}  # fmt: skip

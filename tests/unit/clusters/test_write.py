@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,13 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
+from rt_scale.clusters.nodes import NodeShape, suitable
 from rt_scale.clusters.write import is_edited, yaml_block, yaml_scalar
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.document import build
+from rt_scale.spec.errors import InputError, StoreUnavailable
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.store import Store
+from tests.unit.plan.planning import every_run_takes, sheet
 
 SWEEP = {
     "name": "mine",
@@ -28,8 +34,9 @@ Write = Callable[..., Result]
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: object, store: str = "s3://bucket/runs") -> Result:
+    def call(*arguments: object, store: str = "s3://bucket/runs", most: int | None = 4) -> Result:
         words = ["cluster", "write", *map(str, arguments), "--store", store]
+        words += [] if most is None or "--max" in words else ["--max", str(most)]
         return CliRunner().invoke(app, words)
 
     return call
@@ -90,7 +97,7 @@ def test_only_an_edited_file_is_kept(write: Write) -> None:
 def test_texts_are_quoted(text: str) -> None:
     assert yaml.safe_load(f"[{yaml_scalar(text)}] # x") == [text]
     assert "\n" not in yaml_scalar(text)
-    assert yaml.safe_load("top:\n" + yaml_block({text: text, "b": "c"}, 2)) == {"top": {text: text, "b": "c"}}
+    assert yaml.safe_load("top:\n" + yaml_block({"a.yaml": text, "b": "c"}, 2)) == {"top": {"a.yaml": text, "b": "c"}}
 
 
 def test_a_sweep_travels_in_the_manifest(write: Write) -> None:
@@ -140,3 +147,125 @@ def test_without_spot_no_pod_may_be_interrupted(write: Write) -> None:
     assert "nodeSelector" not in group["template"]["spec"]
     assert write("sky", file, "--no-spot").exit_code == 0
     assert yaml.safe_load(Path("sky.yaml").read_text())["resources"]["use_spot"] is False
+
+
+def prices(path: Path, *rows: dict[str, object]) -> Path:
+    path.write_text(sheet(*rows).model_dump_json())
+    return path
+
+
+GPU_ROWS = (
+    {"name": "small", "provider": "aws", "gpus": 1, "accelerator": "T4", "cpus": 4, "on_demand": 1.0, "spot": 0.5},
+    {"name": "large", "provider": "aws", "gpus": 4, "accelerator": "T4", "cpus": 16, "on_demand": 3.0, "spot": 2.8},
+    {"name": "other", "provider": "gcp", "gpus": 1, "accelerator": "L4", "cpus": 4, "on_demand": 0.9, "spot": 0.8},
+    {"name": "secret", "gpus": 1, "accelerator": "L4", "cpus": 8, "on_demand": None, "spot": None, "memory": 16},
+    {"name": "cores", "gpus": 0, "cpus": 16, "on_demand": 0.1, "spot": 0.05},
+)
+
+
+@pytest.mark.parametrize(
+    ("launch", "provider", "spot", "names"),
+    [
+        ({"gpus": 1}, "aws", True, ["small", "large"]),
+        ({"gpus": 1}, "aws", False, ["large", "small"]),
+        ({"gpus": 1}, None, True, ["small", "large", "other", "secret"]),
+        ({"gpus": 1, "accelerator": "L4"}, None, True, ["other", "secret"]),
+        ({"gpus": 0.25, "cpus": 2}, None, True, ["large", "secret"]),
+        ({"gpus": 1, "memory": 17, "accelerator": "L4"}, None, True, ["other"]),
+        ({"gpus": 2}, None, True, ["large"]),
+        ({"cpus": 4}, None, True, ["cores"]),
+        ({"cpus": 17}, None, True, []),
+    ],
+)
+def test_the_cheapest_machine_for_a_worker_comes_first(
+    launch: dict[str, object], provider: str | None, spot: bool, names: list[str]
+) -> None:
+    shape = NodeShape(build(LaunchSpec, launch, "a test"))
+    assert [price.name for price in suitable(sheet(*GPU_ROWS).prices, shape, provider, spot=spot)] == names
+
+
+def test_a_machine_is_no_cheaper_for_room_that_no_run_takes() -> None:
+    shape, rows = NodeShape(build(LaunchSpec, {"gpus": 1}, "a test")), sheet(*GPU_ROWS).prices
+    assert [price.name for price in suitable(rows, shape, "aws", spot=False, runs=2)] == ["small", "large"]
+    assert [price.name for price in suitable(rows, shape, "aws", spot=False, runs=3)] == ["small", "large"]
+    assert [price.name for price in suitable(rows, shape, "aws", spot=False, runs=4)] == ["large", "small"]
+
+
+def test_the_machine_of_a_price_sheet_is_rented(write: Write) -> None:
+    rows = [{**row, "region": "eu-north-1"} for row in GPU_ROWS]
+    rows[2] |= {"name": "a2-highgpu-1g", "accelerator": "A100-40G"}
+    offered, file = prices(Path("prices.yaml"), *rows), sweep_file(Path("s.yaml"), launch={"gpus": 1})
+    for kind, machine in (("aws", "small"), ("gcp", "a2-highgpu-1g")):
+        assert write(kind, file, "--price", offered).exit_code == 0
+        found = yaml.safe_load(Path(f"{kind}.yaml").read_text())
+        runs = found["available_node_types"]["runs"]
+        assert machine in (runs["node_config"].get("InstanceType"), runs["node_config"].get("machineType"))
+        assert runs["resources"]["CPU"] == 4
+        assert found["provider"]["region"] == "eu-north-1"
+        assert "us-" not in found["provider"]["availability_zone"]
+    assert write("sky", file, "--price", offered).exit_code == 0
+    assert yaml.safe_load(Path("sky.yaml").read_text())["resources"]["accelerators"] == {"T4": 1}
+
+
+def test_a_node_for_whole_runs_has_all_their_workers() -> None:
+    launch = build(LaunchSpec, {"workers": 3, "gpus": 2, "cpus": 4, "memory": 1.5}, "a test")
+    whole, one = NodeShape(launch, whole=True), NodeShape(launch)
+    assert (whole.cpus, whole.gpus, whole.memory) == (12, 6, 5)
+    assert (one.cpus, one.gpus, one.memory) == (4, 2, 2)
+
+
+def test_the_plan_says_how_many_nodes(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    every_run_takes(monkeypatch, 3600.0)
+    file = sweep_file(Path("s.yaml"), seeds=4, launch={"gpus": 1})
+    offered = prices(Path("prices.yaml"), *GPU_ROWS)
+    ended = write("slurm_array", file, "--deadline", 4.5, store="runs", most=None)
+    assert ended.exit_code == 0, ended.output
+    assert "Up to 2 x node: the fewest that keep the deadline of 4.5 h" in ended.output
+    assert "--array=1-2 " in Path("slurm_array.sh").read_text()
+    ended = write("slurm_array", file, "--price", offered, "--budget", 5, "--out", "b.sh", store="runs", most=None)
+    assert ended.exit_code == 0, ended.output
+    assert "small" in ended.output
+    assert "the fastest within the budget of 5.00 EUR" in ended.output
+    late = ("slurm_array", file, "--deadline", 0.1, "--out", "c.sh")
+    assert "3 nodes, and no more are allowed" in refused(write(*late, store="runs", most=3))
+    assert "8 nodes, and more would not be quicker" in refused(write(*late, store="runs", most=None))
+
+
+def test_a_budget_needs_a_machine_with_a_price(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    every_run_takes(monkeypatch, 3600.0)
+    file = sweep_file(Path("s.yaml"), launch={"gpus": 1})
+    assert "--price" in refused(write("slurm_array", file, "--budget", 5, store="runs"))
+    cores = prices(Path("cores.yaml"), GPU_ROWS[4])
+    assert "1 CPUs, 1 GPUs are needed on one" in refused(write("kuberay", file, "--price", cores))
+    unknown = prices(Path("unknown.yaml"), GPU_ROWS[3])
+    assert "secret" in refused(write("slurm_array", file, "--price", unknown, "--budget", 5, store="runs"))
+
+
+def test_a_plan_without_its_store_says_how_to_do_without(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(store: Store, *, curves: bool = True) -> None:
+        raise StoreUnavailable("The store does not answer.")
+
+    monkeypatch.setattr(Store, "refresh", away, raising=False)
+    message = refused(write("slurm_array", sweep_file(Path("s.yaml")), store="runs", most=None))
+    assert "--max alone" in message
+
+
+def test_several_workers_need_several_nodes(write: Write) -> None:
+    file = sweep_file(Path("s.yaml"), launch={"workers": 3})
+    assert "--max 2 is too few" in refused(write("kuberay", file, "--max", 2))
+    assert write("kuberay", file, "--max", 3).exit_code == 0
+    assert write("sky", file, "--max", 2).exit_code == 0
+    assert yaml.safe_load(Path("sky.yaml").read_text())["resources"]["cpus"] == "3+"
+
+
+def test_each_sky_job_is_a_driver_of_its_own(write: Write) -> None:
+    file = sweep_file(Path("s.yaml"), launch={"gpus": 1, "accelerator": "A100-80G", "memory": 30})
+    ended = write("sky", file, "--max", 3, "--data-origin", "s3://bucket/sets")
+    assert "$(seq 3)" in ended.output.splitlines()[-1]
+    task = yaml.safe_load(Path("sky.yaml").read_text())
+    assert task["resources"]["accelerators"] == {"A100-80GB": 1}
+    assert task["resources"]["memory"] == "30+"
+    assert task["envs"] == {"RT_SCALE_DATA_ORIGIN": "s3://bucket/sets"}
+    for code, expected in ((0, 0), (4, 0), (1, 1), (3, 3)):
+        script = f"rt() {{ return {code}; }}\n" + task["run"].replace(".venv/bin/rt-scale", "rt")
+        assert subprocess.run(["bash", "-euc", script], check=False).returncode == expected

@@ -73,6 +73,10 @@ def test_machines_with_other_gpus_cost_nothing_here(store: Store) -> None:
     rows = [{"name": name, "gpus": 1, "accelerator": kind} for name, kind in (("a", "H100"), ("b", "T4"), ("c", None))]
     made = go(sweeps(store, {"seeds": 8, "launch": launch}), gpus=2, prices=sheet(*rows))
     assert [cost.name for cost in made.costs] == ["a", "c"]
+    exact = [{"name": name, "gpus": 1, "accelerator": name} for name in ("A100", "A100-40G", "A100-80G")]
+    for asked, names in (("A100", ["A100", "A100-40G", "A100-80G"]), ("A100-80G", ["A100-80G"])):
+        given = sweeps(store, {"seeds": 8, "launch": {"gpus": 1, "accelerator": asked}})
+        assert [cost.name for cost in go(given, gpus=2, prices=sheet(*exact)).costs] == names
     made = go(sweeps(store, {"seeds": 8, "launch": {"gpus": 1}}), gpus=2, prices=sheet(*rows))
     assert [cost.name for cost in made.costs] == ["a", "b", "c"]
 
@@ -159,8 +163,9 @@ def test_on_a_cluster_it_is_planned_for_what_that_has(
     asked: list[str | None] = []
 
     @contextmanager
-    def connect(given: str | None) -> Iterator[cluster.Cluster]:
+    def connect(given: str | None, *, max_nodes: int | None) -> Iterator[cluster.Cluster]:
         asked.append(given)
+        assert max_nodes is None
         yield cluster.Cluster("10.0.0.1:6379", local=True)
 
     nodes = [{"Alive": True, "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 4}}] * 2

@@ -75,11 +75,11 @@ def test_runs_fit_as_on_real_nodes(launch: LaunchSpec, node: dict[str, float], h
     rented = RentedNodes(Node("n", node), most, boot=0, idle=0)
     assert rented.at_once(launch) == held
     where = []
-    while rented.has_room(launch, 0):
+    while rented.has_room(launch, {}):
         where.append(rented.occupy(launch, 0.0)[1])
     assert len(where) == held
     rented.free(launch, where[0], 1.0)
-    assert rented.has_room(launch, 0)
+    assert rented.has_room(launch, {})
 
 
 def test_a_run_that_no_such_node_holds_is_refused() -> None:

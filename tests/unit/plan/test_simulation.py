@@ -12,6 +12,7 @@ import pytest
 from rt_scale.plan.estimate import Estimate
 from rt_scale.plan.simulation import HOPELESS, Capacity, Kind, Schedule, simulate
 from rt_scale.scheduler.job import Job
+from rt_scale.scheduler.queue import LOSSES
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
@@ -184,10 +185,10 @@ def test_the_most_in_use_at_once_is_known() -> None:
 
 
 def test_a_run_that_never_gets_to_a_checkpoint_is_given_up_as_a_sweep_gives_it_up() -> None:
-    draws: Any = Draws(5.0, math.inf, 5.0, 5.0, 5.0)
+    draws: Any = Draws(5.0, math.inf, *[5.0] * (LOSSES - 1))
     tasks = [task("a", 10), task("b", 1, after=("a",)), task("c", 1)]
     found = work_off(tasks, {"gpu": 3}, rate=1, generator=draws, replacement=0).outcome
-    assert (found.given_up, found.interruptions) == (2, 4)
+    assert (found.given_up, found.interruptions) == (2, LOSSES)
 
 
 def test_an_interrupted_run_does_not_count_among_those_at_a_time() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rt_scale.ray_backend import control as module
-from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason, StopRequest, _Control
+from rt_scale.ray_backend.control import ControlClient, StopReason, StopRequest, _Control
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import InputError
 
@@ -19,6 +19,7 @@ def draining(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Nodes that are about to go."""
     nodes: set[str] = set()
     monkeypatch.setattr(module, "draining_nodes", lambda: set(nodes))
+    monkeypatch.setattr(module, "lost_node", lambda node: f"its node {node} was preempted")
     monkeypatch.setattr(module, "LOOK", 0.0)
     return nodes
 
@@ -37,12 +38,14 @@ def test_a_run_leaves_where_any_of_its_nodes_is_about_to_go(draining: set[str]) 
     control = _Control()
     draining.add("n2")
     assert control.report("a", None, "n1") is None
-    assert control.report("a", None, "n2") == PREEMPTED
-    assert control.report("a", None, "n1") == PREEMPTED
+    preempted = StopRequest(StopReason.PREEMPTED, "its node n2 was preempted")
+    assert control.report("a", None, "n2") == preempted
+    assert control.report("a", None, "n1") == preempted
     assert control.report("b", None, "n1") is None
-    assert control.outcome("a") == (PREEMPTED, None)
+    assert control.outcome("a") == (preempted, None, {"n1", "n2"})
     control.begin("a")
     assert control.report("a", None, "n1") is None
+    assert control.outcome("a") == (None, None, {"n1"})
 
 
 def test_nodes_are_looked_at_now_and_then(draining: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,9 +71,9 @@ def test_what_a_worker_cannot_do_is_kept_until_the_next_start(draining: set[str]
     control = _Control()
     refusal = InputError("no data")
     control.refuse("a", refusal)
-    assert control.outcome("a") == (None, refusal)
+    assert control.outcome("a") == (None, refusal, set())
     control.begin("a")
-    assert control.outcome("a") == (None, None)
+    assert control.outcome("a") == (None, None, set())
 
 
 class Line:
@@ -128,9 +131,9 @@ def test_a_client_reports_by_itself_and_hears_that_it_is_to_stop(
     assert control.news() == {}
     refusal = InputError("bad")
     client.refuse(refusal)
-    assert client.outcome() == (asked, refusal)
+    assert client.outcome() == (asked, refusal, {"n1"})
     client.begin()
-    assert client.outcome() == (asked, None)
+    assert client.outcome() == (asked, None, set())
 
 
 def test_without_a_control_actor_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,4 +147,4 @@ def test_without_a_control_actor_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) 
     with client.reporting():
         client.stepped(1)
     assert not client.stop()
-    assert client.outcome() == (None, None)
+    assert client.outcome() == (None, None, set())

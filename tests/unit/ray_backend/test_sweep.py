@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,11 @@ import pytest
 
 from rt_scale.ray_backend import sweep as module
 from rt_scale.ray_backend.sweep import reason, run_sweeps
+from rt_scale.scheduler.deadline import Deadline
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import failed_before
 from rt_scale.scheduler.search import Search
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import DeadlineReached, InputError
 from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
@@ -62,7 +64,8 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append({"todo": todo, "where": where, "lost": lost, "notes": view.texts})
         for job in todo[:1]:
             complete(where.store, job.spec)
-        return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}, {job.spec.name for job in todo[2:]}
+        late = {job.spec.name for job in todo[2:] if where.deadline and not where.deadline.allows(job)}
+        return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}, {job.spec.name for job in todo[2:]}, late
 
     monkeypatch.setattr(module, "_run", run)
     return calls
@@ -104,6 +107,18 @@ def test_a_driver_runs_what_is_not_finished(
     assert folder.file.read_text() == "name: small\n"
     assert folder.runs() == [point.spec.name for point in points]
     assert folder.board.is_dir()
+
+
+def test_what_is_left_at_the_deadline_is_told(
+    points: list[Point], store: Store, tmp_path: Path, launched: list[Any]
+) -> None:
+    late = Deadline(time.time() + 3600, lambda job: 7200.0)
+    with pytest.raises(DeadlineReached, match="leaves 1 run without a result, 1 run of which by the plan") as refused:
+        go(points, store, tmp_path, deadline=late)
+    assert refused.value.exit_code == 130
+    more = expand(SWEEP.model_copy(update={"seeds": [5]}))[:1]
+    with pytest.raises(DeadlineReached, match=r"leaves 1 run without a result\. The same"):
+        go([points[1], points[2], *more], store, tmp_path, deadline=Deadline(0.0))
 
 
 def test_runs_of_other_drivers_are_told_with_who_executes_them(

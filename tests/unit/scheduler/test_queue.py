@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport
-from rt_scale.scheduler.queue import BACKOFF, LONGEST, LOOK_AGAIN, Queue, StoredRuns
+from rt_scale.scheduler.queue import BACKOFF, LONGEST, LOOK_AGAIN, LOSSES, Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
@@ -21,6 +21,7 @@ class Told:
 
     def __init__(self) -> None:
         self.waits: list[tuple[str, str, float | None]] = []
+        self.preemptions: list[tuple[str, str, float | None]] = []
         self.held: list[str] = []
         self.ends: list[tuple[str, str | None]] = []
         self.settled: list[tuple[str, str]] = []
@@ -33,6 +34,9 @@ class Told:
         self.waits.append((label, why, seconds))
         if leased_elsewhere:
             self.held.append(label)
+
+    def preempted(self, label: str, why: str, seconds: float | None) -> None:
+        self.preemptions.append((label, why, seconds))
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
         self.ends.append((label, error))
@@ -62,8 +66,8 @@ class Room:
     def at_once(self, launch: LaunchSpec) -> int:
         return self.slots
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
-        return launch.workers == 1 or running < self.most
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
+        return launch.workers == 1 or running[launch] < self.most
 
 
 class Clock:
@@ -234,6 +238,44 @@ def test_a_run_that_gets_on_may_die_for_ever(store: Store) -> None:
     queue.reported(each.name, RunReport(began=30))  # no checkpoint since
     queue.ended(each.name, JobOutcome(JobState.DIED, "gone"))
     assert told.ends == [("run 0", "gone, 2 times in a row without a new checkpoint.")]
+
+
+LOST = JobOutcome(JobState.PREEMPTED, "its node 10.0.0.3 was lost")
+
+
+def test_a_run_whose_node_is_lost_goes_on_at_once_and_has_lost_no_try(store: Store) -> None:
+    each = spec()
+    queue, told, clock = make(store, each, launch=LaunchSpec(retries=1))
+    assert taken(queue) == ["run 0"]
+    queue.ended(each.name, LOST)
+    assert taken(queue) == ["run 0"]
+    queue.ended(each.name, JobOutcome(JobState.DIED, "gone"))
+    assert taken(queue) == ["run 0"]
+    queue.ended(each.name, LOST)
+    clock.now += BACKOFF
+    assert taken(queue) == ["run 0"]
+    assert told.preemptions == [("run 0", LOST.why, None), ("run 0", LOST.why, BACKOFF)]
+    assert told.waits == [("run 0", "gone; try 2 of 2", None)]
+    assert told.ends == []
+
+
+def test_a_run_that_loses_node_after_node_is_given_up_unless_it_gets_on(store: Store) -> None:
+    each = spec()
+    queue, told, clock = make(store, each, launch=LaunchSpec(retries=0))
+    for lost in range(LOSSES - 1):
+        assert taken(queue) == ["run 0"]
+        queue.reported(each.name, RunReport(began=0))
+        queue.ended(each.name, LOST)
+        clock.now += LONGEST
+        assert told.ends == [], lost
+    for step in (10, *[20] * LOSSES):  # it got on twice
+        assert told.ends == []
+        assert taken(queue) == ["run 0"]
+        queue.reported(each.name, RunReport(began=step))
+        queue.ended(each.name, LOST)
+        clock.now += LONGEST
+    assert told.ends == [("run 0", f"its node 10.0.0.3 was lost, {LOSSES} times in a row without a new checkpoint.")]
+    assert store.run(each).status().state == "failed"
 
 
 def test_what_another_driver_executes_is_looked_at_now_and_then(store: Store) -> None:
