@@ -14,7 +14,7 @@ from tests.integration.machines import Host, World
 
 NODES = 3
 CORES, GPUS = 4, 2
-GRACE_S = 30
+GRACE_S = 60
 AGAIN_S = 5
 """Seconds that Slurm holds a job back which is requeued: as long as its credentials are valid, 120 s by default."""
 CONFIGURATION = """
@@ -72,7 +72,7 @@ class Slurm:
         key = secrets.token_hex(64)
         for node in self.nodes:
             self._start(node, key)
-        until(lambda: self.client("sinfo", "-h", "-t", "idle", "-p", "spot", "-o", "%D") == str(NODES), 60)
+        until(lambda: self.client("sinfo", "-h", "-t", "idle", "-p", "spot", "-o", "%D") == str(NODES))
 
     def _start(self, node: Host, key: str) -> None:
         made = node.run(
@@ -118,7 +118,7 @@ def slurm() -> Iterator[Slurm]:
         yield Slurm(world)
 
 
-def until(condition: Callable[[], object], seconds: float = 240) -> None:
+def until(condition: Callable[[], object], seconds: float = 480) -> None:
     """Wait for a condition; asking Slurm costs a process each time."""
     deadline = time.monotonic() + seconds
     while not condition():
