@@ -21,6 +21,7 @@ from rt_scale.spec.kinds import import_kinds
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.lease import Process, note_lost
 from rt_scale.store.objects.store import open_place
 from rt_scale.store.results import BatchSize, RunResult
 
@@ -60,6 +61,7 @@ class TrialConfig(BaseModel, frozen=True):
         data_dir: folder of prepared data sets on every node.
         local: whether the cluster is this machine.
         measured_size: how many runs of this shape to train together, if measured before.
+        lost: the processes, lost since, that executed these runs before.
     """
 
     specs: tuple[SerializeAsAny[RunSpec], ...]
@@ -70,6 +72,7 @@ class TrialConfig(BaseModel, frozen=True):
     local: bool
     rule: JudgedBy | None = None
     measured_size: BatchSize | None = None
+    lost: tuple[Process, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -90,6 +93,7 @@ class TrialConfig(BaseModel, frozen=True):
         """Options of a run in this process; ``client`` observes and stops it."""
         from rt_scale.experiments.options import Options  # not at the top: the driver does not import torch
 
+        note_lost(self.lost)
         return Options(
             store=open_place(self.store),
             data_dir=self.data_dir,

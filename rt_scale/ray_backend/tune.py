@@ -25,6 +25,7 @@ from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.sweep import SweepSpec
+from rt_scale.store.lease import Process, note_lost
 from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
 
@@ -54,7 +55,7 @@ def run_queue(
     driver = _Driver(
         queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline
     )
-    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster))
+    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster, driver.lost))
     while not (queue.finished or stopping()):
         if handout.resting:  # all that is left is delayed, or executed by other drivers
             driver.look()
@@ -81,9 +82,16 @@ def _fit(handout: _Handout, driver: _Driver) -> None:
 
 
 def _tune_config(
-    jobs: Sequence[Job], measured_size: BatchSize | None, where: Where, cluster: Cluster
+    jobs: Sequence[Job],
+    measured_size: BatchSize | None,
+    where: Where,
+    cluster: Cluster,
+    lost: Mapping[str, Process],
 ) -> dict[str, Any]:
-    """The Tune config of a trial that executes these jobs: one, or several of one shape and launch section."""
+    """The Tune config of a trial that executes these jobs: one, or several of one shape and launch section.
+
+    ``lost``: as of :class:`_Driver`.
+    """
     first = jobs[0]
     config = TrialConfig(
         specs=tuple(job.spec for job in jobs),
@@ -94,6 +102,7 @@ def _tune_config(
         local=cluster.local,
         rule=_rule(first.sweep),
         measured_size=measured_size,
+        lost=tuple(lost[job.name] for job in jobs if job.name in lost),
     )
     return {"run": config.model_dump_json(), "resources": cluster.trial_resources(first.launch)}
 
@@ -134,8 +143,9 @@ def _trial(given: Mapping[str, Any]) -> None:
 class _Driver(tune.Callback):  # type: ignore[misc]
     """Reports outcomes to the queue, shows the reports of runs, and forwards stop requests.
 
-    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job. The last outcome of a trial
-    reaches the queue when its process is free: the next run then takes that process, and asks for no other.
+    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job; ``lost`` the processes that
+    executed runs and were lost, by the run's name. The last outcome of a trial reaches the queue when its process is
+    free: the next run then takes that process, and asks for no other.
     """
 
     def __init__(
@@ -152,6 +162,7 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         self._control, self._view, self._deadline = control, view, deadline
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
+        self.lost: dict[str, Process] = {}
         self._last: dict[str, tuple[Job, JobOutcome]] = {}
         self._nodes: dict[str, str] = {}
         self.running = False
@@ -227,6 +238,9 @@ class _Driver(tune.Callback):  # type: ignore[misc]
             self._settle(*self._last.popitem()[1])
 
     def _settle(self, job: Job, outcome: JobOutcome) -> None:
+        if outcome.state in (JobState.DIED, JobState.PREEMPTED) and (process := self._control.process(job.name)):
+            self.lost[job.name] = process
+            note_lost([process])
         self.queue.ended(job.name, outcome)
         if outcome.state is JobState.PREEMPTED:
             self._preempted(job, outcome.why)

@@ -26,6 +26,7 @@ from rt_scale.spec.errors import InputError, LeasedElsewhere, RunError, StoreUna
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.lease import Process
 from rt_scale.store.results import BatchSize, RunResult
 from tests.records import run_result
 
@@ -106,7 +107,10 @@ def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pyte
     options.observer.stop_request = PREEMPTED
     assert options.stop() is True
     assert options.gpus == 1.0
-    reported(changed(config, gpus=0.25))
+    monkeypatch.setattr("rt_scale.store.lease._lost", lost := set[Process]())
+    process = Process("far", 7, 1)
+    reported(changed(config, gpus=0.25).model_copy(update={"lost": (process,)}))
+    assert lost == {process}
     assert calls[-1][1].gpus == 0.25
     # The next run of this process finds the images of this one.
     assert calls[-1][1].resident is options.resident

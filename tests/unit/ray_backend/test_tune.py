@@ -16,6 +16,8 @@ from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport, Where
 from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.store import lease
+from rt_scale.store.lease import Process
 from rt_scale.store.results import BatchSize
 from rt_scale.store.store import Preemptions, Store
 from rt_scale.system.signals import NOTICE
@@ -34,6 +36,9 @@ class News:
 
     def stop(self, why: str) -> None:
         self.stops.append(why)
+
+    def process(self, run: str) -> Process | None:
+        return Process("far", 7, 1) if run == spec(1).name else None
 
 
 class View(Told):
@@ -161,7 +166,9 @@ def test_no_idle_process_is_kept_while_no_run_could_start(queue: Queue, view: Vi
     assert not queue.finished
 
 
-def test_a_process_that_was_lost_with_its_node_was_preempted(queue: Queue, view: View, lost: dict[str, str]) -> None:
+def test_a_process_that_was_lost_with_its_node_was_preempted(
+    queue: Queue, view: View, lost: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[tuple[str, str]] = []
     driver = _Driver(
         queue,
@@ -172,6 +179,7 @@ def test_a_process_that_was_lost_with_its_node_was_preempted(queue: Queue, view:
         lambda job, why: told.append((job.label, why)),  # type: ignore[arg-type]
     )
     handout = _Handout(driver, lambda jobs: {"label": jobs[0].label})
+    monkeypatch.setattr(lease, "_lost", set())
     lost["actor of b"] = "its node 10.0.0.3 was lost"
     for name in "ab":
         handout.suggest(name)
@@ -181,6 +189,8 @@ def test_a_process_that_was_lost_with_its_node_was_preempted(queue: Queue, view:
     assert view.ends == [("run 0", "its process died, 1 times in a row without a new checkpoint.")]
     assert view.preemptions == [("run 1", "its node 10.0.0.3 was lost", None)]
     assert told == [("run 1", "its node 10.0.0.3 was lost")]
+    assert driver.lost == {spec(1).name: Process("far", 7, 1)}
+    assert lease._lost == set(driver.lost.values())
 
 
 def test_a_preemption_is_recorded_for_status(tmp_path: Path) -> None:
@@ -232,9 +242,11 @@ class Cluster:
         return {"CPU": float(launch.cpus)}
 
 
-def told(jobs: list[Job], measured: BatchSize | None, where: Where) -> tuple[TrialConfig, dict[str, Any]]:
+def told(
+    jobs: list[Job], measured: BatchSize | None, where: Where, lost: dict[str, Process] | None = None
+) -> tuple[TrialConfig, dict[str, Any]]:
     """What a trial of these jobs is told, and what Tune is."""
-    given = tune._tune_config(jobs, measured, where, Cluster())  # type: ignore[arg-type]
+    given = tune._tune_config(jobs, measured, where, Cluster(), lost or {})  # type: ignore[arg-type]
     return TrialConfig.model_validate_json(given["run"]), given
 
 
@@ -247,6 +259,8 @@ def test_a_trial_is_told_everything(tmp_path: Path) -> None:
     )
     assert tune._resources(given).bundles == [{"CPU": 2}]
     assert tune._resources({}).bundles == [{"CPU": 1}]
+    lost = {spec(1).name: Process("far", 7, 1), spec(2).name: Process("far", 8, 1)}
+    assert told([Job("a", spec(1), launch)], None, where, lost)[0].lost == (Process("far", 7, 1),)
     section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
     base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
     sweep = SweepSpec.model_validate({"name": "s", "base": base, "explore": section})
