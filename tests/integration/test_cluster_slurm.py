@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
@@ -91,7 +93,7 @@ def edit(script: Path, changes: Mapping[str, str]) -> None:
 
 
 def preempted(site: Slurm, place: Submitted, job: str, node: str) -> None:
-    """Let the urgent partition take a node away from a job, whose runs then write checkpoints; it is in the queue again."""
+    """Have the urgent partition take a node away from a job; its runs write checkpoints, and it is queued again."""
     until(lambda: place.trains_on(node))
     site.preempt(node)
     saved = set[str]()
@@ -120,6 +122,40 @@ def test_one_ray_on_several_nodes_goes_on_after_preemption(site: Slurm, undistur
     preempted(site, place, place.job, "s1")
     until(lambda: site.state(place.job) == "COMPLETED 1 0:0")
     _same(place, undisturbed)
+
+
+ENDS = r"""bash -c '
+echo "gpu $CUDA_VISIBLE_DEVICES on $SLURMD_NODENAME"
+trap "exit 130" TERM
+case $SLURM_ARRAY_TASK_ID in
+    5 | 6) sleep 300 & wait ;;
+    *) exit $SLURM_ARRAY_TASK_ID ;;
+esac' &"""
+"""In place of a driver: it ends with the number of its task, or waits to be asked to stop."""
+
+
+def test_how_a_driver_ends_decides_what_becomes_of_its_job(site: Slurm, cli: Any, tmp_path: Path) -> None:
+    script = site.shared / "ends.sh"
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(yaml.safe_dump({**SWEEP, "launch": {"gpus": 1}}))
+    cli("cluster", "write", "slurm_array", sweep, "--store", site.shared / "none", "--max", 6, "--out", script)
+    edit(script, {"source ": f"source {sys.prefix}/bin/activate", "#SBATCH --array": "#SBATCH --array=0-6"})
+    edit(script, {"#SBATCH --time": "#SBATCH --time=1"})  # in minutes
+    text = script.read_text()
+    (command,) = (line for line in text.splitlines() if line.startswith("rt-scale sweep "))
+    script.write_text(text.replace(command, ENDS).replace("USR1@120", "USR1@55"))
+    job = site.submit(script)
+    tasks = {task: f"{job}_{task}" for task in range(7)}
+    until(lambda: all((site.shared / f"rt-small-{each}.log").exists() for each in tasks.values()))
+    until(lambda: site.node(tasks[5]) and site.node(tasks[6]))
+    site.client("scancel", tasks[6])
+    completed, queued = "COMPLETED 0 0:0", "PENDING 1 0:0"
+    expected = [completed, "FAILED 0 1:0", "FAILED 0 2:0", queued, completed, queued, "CANCELLED 0 0:15"]
+    until(lambda: [site.state(each) for each in tasks.values()] == expected)
+    site.client("scancel", tasks[3], tasks[5])
+    gpus = [(site.shared / f"rt-small-{tasks[task]}.log").read_text().splitlines()[0] for task in (5, 6)]
+    assert all(re.fullmatch(r"gpu [01] on s[0-2]", each) for each in gpus), gpus
+    assert gpus[0] != gpus[1]
 
 
 def _same(place: Submitted, undisturbed: Place) -> None:
