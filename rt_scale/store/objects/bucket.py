@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +21,7 @@ from rt_scale.store.objects.uri import address_options, server_of
 from rt_scale.system.files import remove, temporary_name
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta, PutResult
     from obstore.store import ObjectStoreMethods, RetryConfig, S3CredentialProvider
 
 T = TypeVar("T")
@@ -48,11 +49,24 @@ _RETRIES: RetryConfig = {
 
 @dataclass(frozen=True)
 class Entry:
-    """An object: size in bytes, last change in seconds since 1970 by the server's clock (whole ones on S3), e-tag."""
+    """An object: size in bytes, and last change in seconds since 1970 by the server's clock (whole ones on S3).
+
+    ``tag`` is the e-tag without quotes, which some servers give in one answer only; it changes with the contents.
+    """
 
     size: int
     changed: float
     tag: str = ""
+
+    @staticmethod
+    def of(found: ObjectMeta) -> Entry:
+        """Of obstore's description."""
+        changed = found["last_modified"].timestamp()
+        return Entry(found["size"], changed, _plain(found["e_tag"]) or f"{found['size']}@{changed}")
+
+
+def _plain(tag: str | None) -> str:
+    return (tag or "").strip('"')
 
 
 class Bucket:
@@ -90,28 +104,43 @@ class Bucket:
         head, mark, query = self.address.partition("?")
         return f"{head}/{key}{mark}{query}"
 
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object atomically."""
-        self._write(key, lambda: self._objects.put(key, data))
+    def put(self, key: str, data: bytes) -> str:
+        """Write an object atomically; returns its tag."""
+        return self._tag(key, self._write(key, lambda: self._objects.put(key, data)))
 
-    def put_file(self, key: str, path: Path) -> None:
-        """Write a file's contents as an object; FileNotFoundError if there is no file."""
-        path.stat()
-        self._write(key, lambda: self._objects.put(key, path))
+    def put_file(self, key: str, path: Path) -> str:
+        """Write a file's contents as an object; returns its tag; FileNotFoundError if there is no file."""
+        try:
+            return self._tag(key, self._write(key, lambda: self._objects.put(key, path)))
+        except InputError:
+            path.stat()  # obstore answers the same where there is no file and where there is no bucket
+            raise
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Create an object; False if it exists. Processes must write different ``data``, by which retries are found."""
+    def create(self, key: str, data: bytes) -> str | None:
+        """Create an object; its tag, or None if it exists.
+
+        Processes must write different ``data``, by which retries are found.
+        """
         from obstore.exceptions import AlreadyExistsError
 
-        def write() -> bool:
+        def write() -> PutResult | None:
             try:
-                self._objects.put(key, data, mode="create")
+                return self._objects.put(key, data, mode="create")
             except AlreadyExistsError:
-                return False
-            return True
+                return None
 
+        written = self._write(key, write)
+        if written is not None:
+            return self._tag(key, written)
         # If the answer to a try was lost, the retry finds our own object.
-        return self._write(key, write) or self.get(key) == data
+        return self._tag(key, {"e_tag": None, "version": None}) if self.get(key) == data else None
+
+    def _tag(self, key: str, written: PutResult) -> str:
+        """The tag of an object that was written; asked for if the answer did not hold it."""
+        if written["e_tag"]:
+            return _plain(written["e_tag"])
+        entry = self.look(key)
+        return entry.tag if entry else ""
 
     def _write(self, key: str, write: Callable[[], T]) -> T:
         try:
@@ -126,28 +155,34 @@ class Bucket:
         except FileNotFoundError:
             return None
 
-    def get_file(self, key: str, path: Path, changed: float | None = None) -> bool:
-        """Replace the file ``path`` by an object, dated ``changed`` (None: now); False if there is no object."""
+    def look(self, key: str) -> Entry | None:
+        """What there is of an object, whether or not it is listed yet; None if there is none."""
+        try:
+            return self._tried("look at", key, lambda: Entry.of(self._objects.head(key)))
+        except FileNotFoundError:
+            return None
+
+    def get_file(self, key: str, path: Path) -> str | None:
+        """Replace the file ``path`` by an object, and return the object's tag; None if there is no object."""
         temporary = temporary_name(path)
 
-        def read() -> None:
+        def read() -> str:
             found = self._objects.get(key)
             with disk_errors(path), open(temporary, "wb") as out:
                 for block in found.stream(_BLOCK):
                     out.write(block)
+            return Entry.of(found.meta).tag
 
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._tried("read", key, read)
-            if changed is not None:
-                os.utime(temporary, (changed, changed))
+            tag = self._tried("read", key, read)
             os.replace(temporary, path)
         except FileNotFoundError:
-            return False
+            return None
         finally:
             remove(temporary)
-        return True
+        return tag
 
     def entries(self, prefix: str) -> dict[str, Entry]:
         """Every object below the folder ``prefix``: key -> entry.
@@ -158,7 +193,7 @@ class Bucket:
 
         def look() -> dict[str, Entry]:
             return {
-                found["path"]: Entry(found["size"], found["last_modified"].timestamp(), found["e_tag"] or "")
+                found["path"]: Entry.of(found)
                 for some in self._objects.list(prefix or None, chunk_size=_LISTED)
                 for found in some
                 if (found["size"] or "." in found["path"].rpartition("/")[2]) and ".." not in found["path"].split("/")
@@ -166,16 +201,15 @@ class Bucket:
 
         return self._tried("list", prefix, look)
 
-    def delete(self, key: str) -> None:
-        """Remove an object if it exists."""
-        with contextlib.suppress(FileNotFoundError):
-            self._tried("remove", key, lambda: self._objects.delete(key))
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects, in one request on S3; those that do not exist are no error."""
+        if keys:
+            with contextlib.suppress(FileNotFoundError):
+                self._tried("remove", keys[0], lambda: self._objects.delete(list(keys)))
 
     def delete_folder(self, prefix: str) -> None:
         """Remove every object below ``prefix``."""
-        if keys := list(self.entries(prefix)):
-            with contextlib.suppress(FileNotFoundError):
-                self._tried("remove", prefix, lambda: self._objects.delete(keys))
+        self.delete(list(self.entries(prefix)))
 
     def now(self) -> float:
         """Seconds since 1970 by the server's clock, which dates the objects; by ours if the store is read-only."""
@@ -193,9 +227,9 @@ class Bucket:
         """Write an object and remove it; returns its date, in seconds since 1970 by the server's clock."""
         key = f"clock/{secrets.token_hex(8)}"
         self.put(key, b"")
-        found = self._tried("look at", key, lambda: self._objects.head(key))
-        self.delete(key)
-        return found["last_modified"].timestamp()
+        found = self._tried("look at", key, lambda: Entry.of(self._objects.head(key)))
+        self.delete([key])
+        return found.changed
 
     def _tried(self, what: str, key: str, operation: Callable[[], T]) -> T:
         """Retry an operation until it succeeds; ``what`` is its verb, for messages. Passes FileNotFoundError on."""
@@ -311,15 +345,3 @@ def _in_a_line(error: Exception) -> str:
     head, answer, body = str(error).partition("Debug source:")[0].partition("<")
     found = re.search(r"Code>(.*?)</Code>.*?<Message>(.*?)</Message>", body, re.DOTALL) if answer else None
     return " ".join((head + ": ".join(found.groups() if found else ())).split())[:300]
-
-
-def changed_entries(entries: Mapping[str, Entry], folder: Path) -> Iterator[tuple[str, Entry]]:
-    """Those of ``entries`` (relative name -> entry) that differ in size or date from the files below ``folder``."""
-    for name, entry in entries.items():
-        try:
-            found = (folder / name).stat()
-        except OSError:
-            yield name, entry
-            continue
-        if found.st_size != entry.size or abs(found.st_mtime - entry.changed) > 1e-3:
-            yield name, entry

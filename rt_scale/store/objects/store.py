@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rt_scale.store.atomic import names_in
-from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
-from rt_scale.store.objects.mirror import ObjectRun, date
+from rt_scale.store.objects.bucket import Bucket, Entry
+from rt_scale.store.objects.known import Known
+from rt_scale.store.objects.mirror import MARKS, ObjectRun
 from rt_scale.store.objects.uri import clean_address, is_address, mirror_folder
 from rt_scale.store.run_dir import RUNS, Spec
 from rt_scale.store.store import AGAIN, FILE, SWEEPS, Store
@@ -75,19 +76,27 @@ class ObjectStore(Store):
         now = functools.cache(self.bucket.now)
         self.bucket.each(lambda name: self.run(name).show(found[name], now, curves), found)
         for name, entries in sweeps.items():
-            self._show_sweep(name, entries, now)
+            self._show_sweep(name, entries)
         self._sizes = {name: _measure(entries) for name, entries in found.items() if entries}
         self._looked = time.monotonic()
 
-    def _show_sweep(self, name: str, entries: Mapping[str, Entry], now: Callable[[], float]) -> None:
+    def _show_sweep(self, name: str, entries: Mapping[str, Entry]) -> None:
         folder = self.root / SWEEPS / name
+        known = Known(self.root / MARKS / f"sweep-{name}.known", folder)
+        known.read()
         wanted = {file: entry for file, entry in entries.items() if file == FILE or _is_record(file)}
-        here = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        for file in here:
-            if (file == FILE or _is_record(file)) and file not in wanted:
+        for file in names_in(folder):
+            # The listing may lag behind a sweep that was just recorded.
+            gone = (file == FILE or _is_record(file)) and file not in wanted
+            if gone and self.bucket.look(f"{SWEEPS}/{name}/{file}") is None:
                 (folder / file).unlink(missing_ok=True)
-        for file, entry in changed_entries(wanted, folder):
-            self.bucket.get_file(f"{SWEEPS}/{name}/{file}", folder / file, date(entry, now()))
+        for file, entry in wanted.items():
+            if known.differs(file, entry.tag):
+                tag = self.bucket.get_file(f"{SWEEPS}/{name}/{file}", folder / file)
+                if tag is not None:
+                    known.put(file, tag, Known.stamp(folder / file))
+        known.keep(wanted)
+        known.write()
 
     def put(self, path: Path, data: bytes) -> None:
         """Upload ``data``, which is about to be written to the file ``path`` of the mirror."""
