@@ -170,7 +170,7 @@ class RunDir:
         """Record how and where the run is executed."""
         self._permitted()
         write_json(self.path / ENVIRONMENT, record.to_json())
-        self._send()
+        self._send(now=True)  # before the run's work, so that no attempt goes unrecorded
 
     def record(self) -> RunRecord | None:
         """How and where the run was executed, if recorded."""

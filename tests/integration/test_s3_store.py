@@ -67,11 +67,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Out
     [
         (DIES_SENDING, "rt_scale.experiments.train:TrainingRun:after_step:100:before"),
         (DIES, "rt_scale.experiments.train:TrainingRun:after_step:20:before"),
-        (DIES, "rt_scale.store.objects.bucket:Bucket:put_file:8:after"),
+        (DIES, "rt_scale.store.objects.bucket:Bucket:put_file:2:after"),
         (DIES, "rt_scale.store.objects.mirror:ObjectRun:_send_result:1:before"),
         (DIES, "rt_scale.store.objects.mirror:ObjectRun:_send_result:1:after"),
     ],
-    ids=["at work", "before anything is sent", "while it is sent", "before the result", "after the result"],
+    ids=["at work", "before a checkpoint is sent", "while it is sent", "before the result", "after the result"],
 )
 def test_killed_on_one_machine_and_finished_on_another(
     place: Place, start: Start, cli: Any, undisturbed: Outcome, program: list[str], moment: str

@@ -9,10 +9,9 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 from urllib.parse import urlsplit
 
 from rt_scale.spec.errors import InputError, StoreUnavailable
@@ -47,8 +46,7 @@ _RETRIES: RetryConfig = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An object: size in bytes, and last change in seconds since 1970 by the server's clock (whole ones on S3).
 
     ``tag`` is the e-tag without quotes, which some servers give in one answer only; it changes with the contents.
@@ -184,22 +182,51 @@ class Bucket:
             remove(temporary)
         return tag
 
-    def entries(self, prefix: str) -> dict[str, Entry]:
-        """Every object below the folder ``prefix``: key -> entry.
+    @overload
+    def entries(self, prefix: str) -> dict[str, Entry]: ...
+
+    @overload
+    def entries(self, prefix: str, most: int) -> dict[str, Entry] | None: ...
+
+    def entries(self, prefix: str, most: int | None = None) -> dict[str, Entry] | None:
+        """Every object below the folder ``prefix``: key -> entry; None if there are more than ``most``.
 
         Omits keys with ``..``, and the empty objects by which some tools, and rt-scale before December 2026, mark
         folders.
         """
 
-        def look() -> dict[str, Entry]:
-            return {
-                found["path"]: Entry.of(found)
-                for some in self._objects.list(prefix or None, chunk_size=_LISTED)
-                for found in some
-                if (found["size"] or "." in found["path"].rpartition("/")[2]) and ".." not in found["path"].split("/")
-            }
+        def look() -> dict[str, Entry] | None:
+            entries: dict[str, Entry] = {}
+            for page in self._objects.list(prefix or None, chunk_size=_LISTED):
+                entries |= _described(page)
+                if most is not None and len(entries) > most:
+                    return None
+            return entries
 
         return self._tried("list", prefix, look)
+
+    def entries_of(self, folder: str, names: Sequence[str]) -> dict[str, Entry]:
+        """As :meth:`entries` of a ``folder`` with very many objects below its sorted folders ``names``, in parallel."""
+        # Azure has no listing that starts within; obstore would list all, and leave out the first part.
+        size = len(names) if self.address.startswith("az:") else max(1, -(-len(names) // _THREADS))
+        starts = [names[first] for first in range(0, len(names), max(1, size))]
+
+        def look(start: str, end: str) -> dict[str, Entry]:
+            entries: dict[str, Entry] = {}
+            for page in self._objects.list(folder, offset=f"{folder}/{start}", chunk_size=_LISTED):
+                entries |= _described(page)
+                if end and page[-1]["path"] >= f"{folder}/{end}":
+                    break
+            return entries
+
+        ranges = zip(starts, [*starts[1:], ""], strict=True)
+        parts = self.each(lambda each: self._tried("list", folder, lambda: look(*each)), ranges)
+        return {key: entry for part in parts for key, entry in part.items()}
+
+    def folders(self, prefix: str) -> set[str]:
+        """The names of the folders in the folder ``prefix``."""
+        found = self._tried("list", prefix, lambda: self._objects.list_with_delimiter(prefix))
+        return {folder.rpartition("/")[2] for folder in found["common_prefixes"]} - {".."}
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects, in one request on S3; those that do not exist are no error."""
@@ -280,6 +307,14 @@ class Bucket:
             f"There is no bucket '{self._bucket}' for the store '{self.address}'. Create it, or check its name, its "
             "region and the endpoint; rt-scale creates no buckets."
         )
+
+
+def _described(page: Sequence[ObjectMeta]) -> dict[str, Entry]:
+    return {
+        found["path"]: Entry.of(found)
+        for found in page
+        if (found["size"] or "." in found["path"].rpartition("/")[2]) and ".." not in found["path"].split("/")
+    }
 
 
 def _open(address: str) -> ObjectStoreMethods:

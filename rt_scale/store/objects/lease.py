@@ -93,6 +93,7 @@ class ObjectLease(Lease):
         times: LeaseTimes = TIMES,
         watching: Callable[[Attempt], None] = lambda attempt: None,
         *,
+        claiming: Callable[[], object] = lambda: None,
         beaten: Callable[[], object] = lambda: None,
         leaving: Callable[[], object] = lambda: None,
         left: Callable[[], object] = lambda: None,
@@ -103,12 +104,13 @@ class ObjectLease(Lease):
             bucket: the store's objects.
             run: prefix of the run, e.g. ``runs/<name>``.
             times, watching: see :func:`rt_scale.store.lease.at_work`.
+            claiming: called before the attempt's object is created.
             beaten: called after every heartbeat.
             leaving: called before the release.
             left: called after the release.
         """
         self._bucket, self._brief, self._run = bucket, bucket.brief(), run
-        self._beaten, self._leaving, self._left = beaten, leaving, left
+        self._claiming, self._beaten, self._leaving, self._left = claiming, beaten, leaving, left
         self.before: Claim | None = None
         self.listed: dict[str, Entry] = {}
         self.tag = ""
@@ -143,6 +145,7 @@ class ObjectLease(Lease):
             now = newest_claim(self.listed | self._looked_at(silent.number))
             if now is None or now.ended or int(now.beat or 0) != int(silent.beat or 0):  # listings may be more precise
                 return None
+        self._claiming()
         self._data = to_json(asdict(self.owner))
         tag = self._bucket.create(self._key(number, "claim"), self._data)
         if tag is None:

@@ -30,6 +30,7 @@ from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, attempt_file, file_system_time
 from rt_scale.store.objects.bucket import Bucket, Entry
+from rt_scale.store.objects.index import OPEN, Indexed
 from rt_scale.store.objects.known import Known
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
 from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, ENVIRONMENT, EVENTS, METRICS, RESULT, RUNS, SPEC, RunDir
@@ -49,7 +50,7 @@ class ObjectRun(RunDir):
 
     def __init__(self, bucket: Bucket, name: str, root: Path) -> None:
         """The run ``name`` of ``bucket``, mirrored below the folder ``root``."""
-        self._bucket, self._prefix = bucket, f"{RUNS}/{name}"
+        self._bucket, self._prefix, self._mark = bucket, f"{RUNS}/{name}", f"{OPEN}/{name}.run"
         super().__init__(root / RUNS / name)
         self._lock_file, self._held = root / MARKS / f"{name}.lock", root / MARKS / f"{name}.held"
         self._known = Known(root / MARKS / f"{name}.known", self.path)
@@ -89,6 +90,23 @@ class ObjectRun(RunDir):
             if not self._is_unsynced(newest):
                 self._bring(entries, curves)
 
+    def show_indexed(self, found: Indexed, files: Mapping[str, bytes], curves: bool) -> None:
+        """As :meth:`show`, of a finished run in the index; brings what is neither here nor in ``files``."""
+        with self._looking() as free:
+            if not free:
+                return
+            self._show_attempts(found.attempts, live=False)
+            for step in found.steps:
+                (self.path / CHECKPOINTS / str(step)).mkdir(parents=True, exist_ok=True)
+            for name in found.files:
+                path = self.path / name
+                if path.exists() or (is_curve(name) and not curves):
+                    continue
+                if name in files:
+                    _write(path, files[name])
+                else:
+                    self._bucket.get_file(self._key(name), path)
+
     def _show_removed(self) -> None:
         if not any(map(self._look, (RESULT, SPEC))):
             remove(self.path)
@@ -124,8 +142,10 @@ class ObjectRun(RunDir):
         InputError: a live process holds the run, or one that lost it is still working in this folder.
         """
         lease = ObjectLease(
-            self._bucket, self._prefix, watching=watching, beaten=self._touch, leaving=self._leave, left=self._unlock
-        )
+            self._bucket, self._prefix, watching=watching,
+            claiming=lambda: self._bucket.put(self._mark, b""), beaten=self._touch,
+            leaving=self._leave, left=self._unlock,
+        )  # fmt: skip
         try:
             self._lock = self._take_lock()
             self._start(lease)
@@ -206,6 +226,7 @@ class ObjectRun(RunDir):
 
     def _send_result(self, result: bytes) -> None:
         self._known.put(RESULT, self._bucket.put(self._key(RESULT), result))
+        self._bucket.delete([self._mark])
 
     def remove(self, stale: float) -> bool:
         """Remove the run from the store and the mirror unless a process holds it; whether it was removed.
@@ -221,6 +242,7 @@ class ObjectRun(RunDir):
             self._bucket.delete([self._key(key) for key in filter(_is_manifest, self._entries())])
             lease.stop()  # a late heartbeat would leave an object
             self._bucket.delete_folder(self._prefix)
+            self._bucket.delete([self._mark])
         except BaseException:
             lease.release()
             raise
@@ -236,6 +258,8 @@ class ObjectRun(RunDir):
         if lease.attempt > 1:  # the listing may lag behind what another process has just written
             for name in {RESULT, SPEC, ENVIRONMENT} - entries.keys():
                 entries |= self._look(name)
+        if RESULT in entries:
+            self._bucket.delete([self._mark])
         self._known.read()
         self._behind = unsynced = self._is_unsynced(lease.before)
         if not unsynced:
@@ -250,7 +274,7 @@ class ObjectRun(RunDir):
         }
         if unsynced:
             self._known.forget()
-            for name in filter(_is_small, entries):
+            for name in filter(is_small, entries):
                 self._known.put(name, entries[name].tag)
 
     def _touch(self) -> None:
@@ -294,7 +318,7 @@ class ObjectRun(RunDir):
         for number in range(1, count + (not live)):
             path = attempt_file(self.path, number)
             if path.name not in there or path.stat().st_mtime:
-                _write_dated(path, b"", 0.0)
+                _write(path, b"", 0.0)
 
     def _show_live(self, attempt: Attempt) -> None:
         data = to_json(asdict(attempt.owner)) if attempt.owner else b""
@@ -302,7 +326,7 @@ class ObjectRun(RunDir):
         known = not attempt.is_ahead or attempt.still >= self.stale
         age = attempt.silent if known else attempt.age
         path = attempt_file(self.path, attempt.number)
-        _write_dated(path, data, file_system_time(path.parent) - age)
+        _write(path, data, file_system_time(path.parent) - age)
 
     def _bring(self, entries: Mapping[str, Entry], curves: bool) -> None:
         """Replace the folder's small files by the store's; checkpoints become folders, filled when they are read."""
@@ -313,14 +337,13 @@ class ObjectRun(RunDir):
                 remove(self.path / CHECKPOINTS / step)
         for step in manifests.keys() - here:
             (self.path / CHECKPOINTS / step).mkdir(parents=True)
-        small = {key: entry for key, entry in entries.items() if _is_small(key)}
+        small = {key: entry for key, entry in entries.items() if is_small(key)}
         for name in _small_names(self.path):
             if name not in small and TEMPORARY not in name and not (self.path / name).is_dir():
                 if name in self._known.names() and self._look(name):
                     continue
                 remove(self.path / name)
-        of_curves = (METRICS, EVENTS, f"{ARTIFACTS}/")
-        wanted = {key: entry for key, entry in small.items() if curves or not key.startswith(of_curves)}
+        wanted = {key: entry for key, entry in small.items() if curves or not is_curve(key)}
         for key, entry in wanted.items():
             if self._known.differs(key, entry.tag):
                 tag = self._bucket.get_file(self._key(key), self.path / key)
@@ -381,10 +404,15 @@ def _is_manifest(key: str) -> bool:
     return len(parts) == 3 and parts[0] == CHECKPOINTS and parts[1].isdigit() and parts[2] == MANIFEST
 
 
-def _is_small(key: str) -> bool:
+def is_small(key: str) -> bool:
     """Whether the object is one of a run's files that are kept without a manifest: all but checkpoints and leases."""
     folder, _, name = key.rpartition("/")
     return folder in ("", ARTIFACTS) and bool(name)
+
+
+def is_curve(key: str) -> bool:
+    """Whether a small file is brought only where curves or artifacts are wanted."""
+    return key.startswith((METRICS, EVENTS, f"{ARTIFACTS}/"))
 
 
 def _small_names(folder: Path) -> list[str]:
@@ -396,10 +424,11 @@ def _is_sent(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(TEMPORARY) and path.name != RESULT
 
 
-def _write_dated(path: Path, data: bytes, changed: float) -> None:
-    """Write a file, dated ``changed``, atomically."""
+def _write(path: Path, data: bytes, changed: float | None = None) -> None:
+    """Write a file, dated ``changed`` (None: now), atomically; what the store has need not survive a power cut."""
     temporary = temporary_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary.write_bytes(data)
-    os.utime(temporary, (changed, changed))
+    if changed is not None:
+        os.utime(temporary, (changed, changed))
     os.replace(temporary, path)

@@ -82,11 +82,18 @@ class Objects:
             self._ask("delete", key)
             self.contents.pop(key, None)
 
-    def list(self, prefix: str | None, chunk_size: int) -> Iterator[Sequence[dict[str, Any]]]:
+    def list(self, prefix: str | None, chunk_size: int, offset: str = "") -> Iterator[Sequence[dict[str, Any]]]:
         self._ask("list", prefix or "")
-        keys = self.keys(f"{prefix}/" if prefix else "")
-        found = [self._about(key) for key in keys if key not in self.unlisted]
+        found = [self._about(key) for key in self._below(prefix) if key > offset]
         return (found[start : start + chunk_size] for start in range(0, len(found), chunk_size))
+
+    def list_with_delimiter(self, prefix: str) -> dict[str, Any]:
+        self._ask("folders", prefix)
+        names = {key.removeprefix(f"{prefix}/").partition("/") for key in self._below(prefix)}
+        return {"common_prefixes": sorted({f"{prefix}/{name}" for name, cut, _ in names if cut})}
+
+    def _below(self, prefix: str | None) -> list[str]:
+        return [key for key in self.keys(f"{prefix}/" if prefix else "") if key not in self.unlisted]
 
     def _ask(self, operation: str, key: str) -> None:
         self.asked.append((operation, key))
