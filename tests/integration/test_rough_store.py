@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 import yaml
 
+from rt_scale.spec.errors import StoreUnavailable
+from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import load_sweep
+from rt_scale.store.objects.bucket import Bucket
 from tests.integration.dying import outcome
 from tests.integration.object_server import ObjectServer, Place, alone, serving, whole
 from tests.integration.rough_server import rough
-from tests.integration.test_s3_store import DOCUMENT, SPEC
+from tests.integration.test_s3_store import DOCUMENT
 
 Start = Callable[..., Popen[str]]
+SHORT = {**DOCUMENT, "train": {"epochs": 3, "batch_size": 128}}
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +44,7 @@ def test_two_drivers_share_a_sweep_over_a_server_that_throttles_and_lists_late(
     place: Place, start: Start, cli: Any, tmp_path: Path, data_dir: Path
 ) -> None:
     file = tmp_path / "small.yaml"
-    base = {**DOCUMENT, "train": {"epochs": 3, "batch_size": 128}}
-    file.write_text(yaml.safe_dump({"name": "small", "base": base, "axes": {"student.alpha": [0.2, 0.5, 1.0]}}))
+    file.write_text(yaml.safe_dump({"name": "small", "base": SHORT, "axes": {"student.alpha": [0.2, 0.5, 1.0]}}))
     points = load_sweep(file)[1]
     with rough(place.server.port, throttled=0.15, lag=8.0) as between:
         place.address = place.server.address(place.folder.name, between.port)
@@ -69,17 +72,15 @@ def test_a_server_that_takes_a_second_for_everything(place: Place, cli: Any, tmp
     with rough(place.server.port, throttled=0.1, slow=1.0) as between:
         place.address = place.server.address(place.folder.name, between.port)
         place.on("a")
-        ended = cli(*place.run(DOCUMENT))
+        ended = cli(*place.run(SHORT))
         assert ended.code == 0, ended
         between.slow = 0.0
-        assert whole(place.on("b"), SPEC) == outcome(alone(tmp_path / "alone", data_dir, SPEC))
+        spec = RunSpec.model_validate(SHORT)
+        assert whole(place.on("b"), spec) == outcome(alone(tmp_path / "alone", data_dir, spec))
 
 
-def test_a_server_that_throttles_everything_is_named(place: Place, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rt_scale.store.objects.bucket.PATIENCE", 3.0)
+def test_a_server_that_throttles_everything_is_named(place: Place) -> None:
     with rough(place.server.port, throttled=1.0) as between:
-        place.on("a")
-        ended = cli("status", "--store", place.server.address(place.folder.name, between.port))
-    assert ended.code != 0
-    assert "The store did not list" in ended.err
-    assert "SlowDown" in ended.err
+        bucket = Bucket.open(place.server.address(place.folder.name, between.port)).brief()
+        with pytest.raises(StoreUnavailable, match=r"did not list .* within 10 s .*SlowDown: Please reduce.*throttles"):
+            bucket.entries("")

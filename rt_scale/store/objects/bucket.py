@@ -37,6 +37,7 @@ _LISTED = 1000
 _ROLES = "169.254.169.254"
 """The server of a machine's role credentials, on all clouds."""
 _DENIED = ("401 Unauthorized", "403 Forbidden", "ExpiredToken", "InvalidToken")
+_THROTTLED = ("SlowDown", "503 Service Unavailable", "429 Too Many Requests")
 _S3 = "https://s3.amazonaws.com"
 
 _RETRIES: RetryConfig = {
@@ -274,7 +275,7 @@ class Bucket:
                     raise StoreUnavailable(
                         f"The store did not {what} '{self.name(key)}' within {patience:g} s ({_in_a_line(error)}). "
                         "Nothing that was computed is lost: it is in this machine's mirror of the store, and the same "
-                        "command on this machine resumes from there. Check the network and the endpoint first."
+                        f"command on this machine resumes from there. {_advice(error)}"
                     ) from None
                 time.sleep(_PAUSE)
             else:
@@ -375,8 +376,14 @@ def _region_of(bucket: str) -> str:
     return headers.get("x-amz-bucket-region") or ""
 
 
+def _advice(error: Exception) -> str:
+    if any(word in str(error) for word in _THROTTLED):
+        return "The server throttles: execute fewer runs at a time (--concurrency), and wait before you start again."
+    return "Check the network and the endpoint first."
+
+
 def _in_a_line(error: Exception) -> str:
     """The error's text, shortened; of a server's answer, which may quote a token, only code and message."""
-    head, answer, body = str(error).partition("Debug source:")[0].partition("<")
+    head, answer, body = str(error).partition("Debug source:")[0].rpartition(" - ")[2].partition("<")
     found = re.search(r"Code>(.*?)</Code>.*?<Message>(.*?)</Message>", body, re.DOTALL) if answer else None
     return " ".join((head + ": ".join(found.groups() if found else ())).split())[:300]
