@@ -1,15 +1,25 @@
 #!/usr/bin/env bash
-# Makes .venv beside this folder with the tested versions and the project in it.
+# Makes .venv beside this folder with the tested versions and the project in it; with --test also
+# what only tests need: a browser, an SSH server, Slurm, builders of images. Of these nothing is started.
 # Run again, it does only what is missing. With apt (as root, or with sudo) it also installs the
 # system packages; without, it says which ones are needed and for what.
 set -euo pipefail
+case "$*" in
+    "") extra='' ;;
+    --test) extra=test ;;
+    *) echo "bootstrap: unknown arguments: $*. Usage: bash cluster/bootstrap.sh [--test]" >&2; exit 2 ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf 'bootstrap: %s\n' "$*" >&2; }
 
-# What FFCV compiles against and runs on, and the browser that the tests open TensorBoard in.
+# What FFCV compiles against and runs on.
 ffcv_packages=(libopencv-dev libturbojpeg0-dev libtbb12 pkg-config g++)
+# What tests open TensorBoard in; hosts as namespaces; a cluster of Slurm on them; an image and its base.
 browser_packages=(chromium chromium-driver)
+host_packages=(iproute2 openssh-client openssh-server rsync)
+slurm_packages=(munge slurm-client slurmctld slurmd)
+image_packages=(buildah mmdebstrap)
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 may_install() { command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; }
@@ -31,6 +41,25 @@ install_packages() { # purpose, packages...
         say "apt-get could not install: $absent($purpose will not work until they are there)"
 }
 
+install_for_tests() {
+    local absent service policy=/usr/sbin/policy-rc.d
+    absent=$(missing munge slurmctld slurmd openssh-server | sed s/openssh-server/ssh/)
+    if [ -n "$absent" ] && may_install && [ ! -e $policy ]; then # Debian's way to say that nothing is started
+        printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin $policy
+        trap 'as_root rm -f '$policy EXIT
+    fi
+    if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
+        install_packages "the browser tests" "${browser_packages[@]}"
+    fi
+    install_packages "tests on hosts" "${host_packages[@]}"
+    install_packages "tests of Slurm" "${slurm_packages[@]}"
+    install_packages "tests of images" "${image_packages[@]}"
+    for service in $absent; do # nor after the next start of this machine
+        ! command -v systemctl >/dev/null || as_root systemctl disable -q "$service" 2>/dev/null || true
+    done
+    [ -z "$(trap -p EXIT)" ] || { as_root rm -f $policy; trap - EXIT; }
+}
+
 find_python() {
     local candidate
     for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
@@ -45,9 +74,7 @@ python=$(find_python) || { install_packages "Python" python3; python=$(find_pyth
     exit 2
 }
 install_packages "FFCV" "${ffcv_packages[@]}"
-if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
-    install_packages "the browser tests" "${browser_packages[@]}"
-fi
+[ -z "$extra" ] || install_for_tests
 
 if [ ! -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$python" -c 'import ensurepip' 2>/dev/null || install_packages "virtual environments" python3-venv python3-dev
@@ -55,13 +82,14 @@ if [ ! -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2
     "$python" -m venv --clear .venv
 fi
 
+# What is installed for tests has all that is installed without.
 stamp=$(cat pyproject.toml cluster/constraints.txt cluster/bootstrap.sh | sha256sum | cut -d' ' -f1)
-if [ "$(cat .venv/.bootstrap 2>/dev/null)" != "$stamp" ]; then
+if ! grep -qsx "$stamp ${extra:-.*}" .venv/.bootstrap; then
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     say "installing the pinned packages (about 5 GB with torch's CUDA libraries; a few minutes)"
     .venv/bin/python -m pip install -q -c cluster/constraints.txt "setuptools>=77" wheel
-    .venv/bin/python -m pip install -q -c cluster/constraints.txt -e '.[test]'
-    echo "$stamp" >.venv/.bootstrap
+    .venv/bin/python -m pip install -q -c cluster/constraints.txt -e ".${extra:+[$extra]}"
+    echo "$stamp $extra" >.venv/.bootstrap
 fi
 if ! .venv/bin/python -c 'import importlib.metadata as m; m.version("ffcv")' 2>/dev/null; then
     say "compiling FFCV"

@@ -11,19 +11,17 @@ import typer
 from typer.core import TyperGroup
 
 from rt_scale import __version__
-from rt_scale.cli import data, export, plan, results, runs, status, store
-from rt_scale.spec.errors import RtScaleError, RunError
+from rt_scale.cli import cluster, data, export, plan, results, runs, status, store
+from rt_scale.spec.errors import ExitCode, RtScaleError, RunError
 from rt_scale.system.console import lost, make_streams_last, print_anything, say, say_error
 from rt_scale.system.paths import settle_home
 from rt_scale.system.signals import handled_signals
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, SIGTERM or SIGHUP; the shells' code for Ctrl-C."""
 WORKING = ("demo", "run", "sweep", "data prepare")
 """Commands that write their results to files, so that lost output is no failure."""
 ORDER = (
-    "doctor", "demo", "data", "models", "schema", "sweeps", "plan", "run", "sweep", "status", "board", "report",
-    "compare", "export", "bundle", "gc",
+    "doctor", "demo", "data", "models", "schema", "sweeps", "plan", "cluster", "run", "sweep", "status", "board",
+    "report", "compare", "export", "bundle", "gc",
 )  # fmt: skip
 """The commands in the order in which one uses them."""
 
@@ -49,6 +47,7 @@ app = typer.Typer(
 for commands in (runs, status, results, export, store, plan):
     app.add_typer(commands.app)
 app.add_typer(data.app, name="data")
+app.add_typer(cluster.app, name="cluster")
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,7 +66,7 @@ def _about(
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 some runs failed, 2 bad input, 130 interrupted."""
+    """Run a command; exit codes: :class:`rt_scale.spec.errors.ExitCode`."""
     make_streams_last()
     print_anything()
     for number in handled_signals():
@@ -79,7 +78,7 @@ def main() -> None:
         text = f"rt-scale: {name} could not be written ({why}), so it is not complete."
         say(text, error=name == "stdout")
         if not code and not " ".join(sys.argv[1:3]).startswith(WORKING):
-            code = 1
+            code = ExitCode.FAILED
     sys.exit(code)
 
 
@@ -92,11 +91,11 @@ def _run() -> int | str | None:
         return error.exit_code
     except (KeyboardInterrupt, SystemExit) as end:
         # Inside a command, typer turns the interrupt into a silent exit.
-        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+        if isinstance(end, SystemExit) and end.code != ExitCode.INTERRUPTED:
             return end.code
         say_error("interrupted; the same command resumes from the last checkpoints.")
-        return INTERRUPTED
-    return 0
+        return ExitCode.INTERRUPTED
+    return ExitCode.DONE
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -62,7 +62,7 @@ ImportOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PriceOption = Annotated[
-    Path | None, typer.Option("--price", parser=read_path, help="A price sheet, e.g. cluster/prices.yaml, edited.")
+    Path | None, typer.Option("--price", parser=read_path, help="A price sheet, e.g. cluster/prices.yaml.")
 ]
 YesOption = Annotated[
     bool,
@@ -77,6 +77,9 @@ AddressOption = Annotated[
     ),
 ]
 ConcurrencyOption = Annotated[int | None, typer.Option(min=1, help="Runs at a time, at most.")]
+DeadlineOption = Annotated[
+    str | None, typer.Option("--deadline", help="When it has to end: 8h, 90m, 18:30 or 2026-02-28T18:30.")
+]
 AccelerateOption = Annotated[
     str | None,
     typer.Option(help="Students' passes: auto, none, compile, or CUDA's graphs; for launch.accelerate."),

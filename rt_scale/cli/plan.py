@@ -206,8 +206,8 @@ def _show_costs(made: Plan, *, priced: bool) -> None:
     rows: list[tuple[str, ...]] = [
         (
             f"{cost.machines} x {cost.name}",
-            amount_text(cost.on_demand, cost.currency),
-            "not offered" if cost.spot is None else amount_text(cost.spot, cost.currency),
+            "unknown" if cost.on_demand is None else amount_text(cost.on_demand, cost.currency),
+            "none known" if cost.spot is None else amount_text(cost.spot, cost.currency),
             cost.known,
         )
         for cost in made.costs

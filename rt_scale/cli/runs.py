@@ -16,6 +16,7 @@ from rt_scale.cli.options import (
     BestOption,
     ConcurrencyOption,
     DataOption,
+    DeadlineOption,
     DeviceOption,
     ImportOption,
     JsonOption,
@@ -34,7 +35,7 @@ from rt_scale.cli.options import (
     warn,
 )
 from rt_scale.cli.results import print_reports
-from rt_scale.spec.errors import InputError, RtScaleError
+from rt_scale.spec.errors import ExitCode, InputError, RtScaleError, counted, some
 from rt_scale.system.console import say, say_error
 
 if TYPE_CHECKING:
@@ -194,11 +195,22 @@ def sweep(
     concurrency: ConcurrencyOption = None,
     cpus: Annotated[int | None, typer.Option(help="CPU cores a worker, in place of launch.cpus.")] = None,
     gpus: Annotated[float | None, typer.Option(help="GPUs a worker, in place of launch.gpus.")] = None,
+    memory: Annotated[float | None, typer.Option(help="GiB of main memory a worker, for launch.memory.")] = None,
     accelerator: Annotated[str | None, typer.Option(help="Type of GPU, in place of launch.accelerator.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers a run, in place of launch.workers.")] = None,
     accelerate: AccelerateOption = None,
     pack: PackOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
+    leave_others: Annotated[
+        bool, typer.Option("--leave-others", help="Do not wait for runs that other drivers execute.")
+    ] = False,
+    max_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Ask an autoscaler for no more than so many nodes hold.")
+    ] = None,
+    wait_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Start once so many nodes with room for a run are there.")
+    ] = None,
+    deadline: DeadlineOption = None,
     budget: Annotated[
         float | None, typer.Option(min=0, help="Start nothing where the plan costs more; see rt-scale plan.")
     ] = None,
@@ -208,33 +220,53 @@ def sweep(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run grids through Ray Tune; finished runs are not run again."""
+    """Run grids through Ray Tune; finished runs are not run again.
+
+    Exit codes: 0 all done, 1 some runs failed, 2 refused, 3 the cluster was lost (the same command continues), 4 only
+    runs of other drivers are left (with --leave-others), 130 stopped by a signal or at its deadline.
+    """
     from rt_scale.plan.costs import prices_for
+    from rt_scale.scheduler.deadline import Deadline, deadline_at
     from rt_scale.scheduler.job import Where
 
+    if max_nodes is not None and wait_nodes is not None and wait_nodes > max_nodes:
+        raise InputError(f"--wait-nodes {wait_nodes} waits for more nodes than --max-nodes {max_nodes} lets come.")
+    end = None if deadline is None else Deadline(deadline_at(deadline))
     prices = prices_for(budget, price)
     launch = {
-        "cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers,
+        "cpus": cpus, "gpus": gpus, "memory": memory, "accelerator": accelerator, "workers": workers,
         "accelerate": accelerate, "pack": pack,
     }  # fmt: skip
-    where = Where(open_store(store), find_data_dir(data_dir), device, address, concurrency, retry_failed, replace=yes)
+    where = Where(
+        open_store(store), find_data_dir(data_dir), device, address, concurrency, retry_failed,
+        replace=yes, leave_others=leave_others, max_nodes=max_nodes, wait_nodes=wait_nodes, deadline=end,
+    )  # fmt: skip
     sweeps = load_files(files, assigned(overrides, imports), launch, where.store, yes)
-    if budget is not None:
-        say(_check_budget(sweeps, budget, prices, where), error=as_json)
+    if budget is not None or deadline is not None:
+        where = _check_plan(sweeps, budget, prices, where, lambda text: say(text, error=as_json))
     run_loaded(sweeps, where, best, notify, as_json=as_json)
 
 
-def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | None, where: Where) -> str:
-    from rt_scale.plan.plan import conditions_of, refuse_over_budget
+def _check_plan(
+    sweeps: list[SweepRuns], budget: float | None, prices: PriceSheet | None, where: Where, tell: Callable[[str], None]
+) -> Where:
+    """Hold the plan to the budget (InputError) and compare it with the deadline; ``where`` with times by the plan."""
+    from rt_scale.plan.deadline import TimeLeft, held_to
+    from rt_scale.plan.plan import conditions_of, make_plan, refuse_over_budget
 
-    conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices)
-    return refuse_over_budget(sweeps, budget, where.data_dir, conditions)
+    conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices, tell)
+    if budget is not None:
+        tell(refuse_over_budget(sweeps, budget, where.data_dir, conditions))
+    if where.deadline is None:
+        return where
+    tell(held_to(make_plan(sweeps, where.data_dir, conditions), where.deadline))
+    return replace(where, deadline=replace(where.deadline, left=TimeLeft(sweeps, where.data_dir, conditions)))
 
 
 def run_loaded(
     sweeps: Sequence[SweepRuns], where: Where, best: bool = False, notify: str | None = None, *, as_json: bool = False
 ) -> list[Report]:
-    """Run sweeps as one queue, print and write their reports; exits with 1 if a run has no result.
+    """Run sweeps as one queue, print and write their reports; exits with an ``ExitCode`` if a run has no result.
 
     ``notify``: the command or URL that is told of failed runs and of the end; InputError if it cannot be used. With
     ``as_json`` standard output is the reports' JSON alone, without progress.
@@ -278,11 +310,18 @@ def _show_outcomes(
             say(f"{label} was ended early: {why}", error=as_json)
         for label, why in outcome.failed.items():
             say_error(f"{label} has no result: {why}")
+        if outcome.left:
+            named = some([f"{label} ({who})" for label, who in outcome.left.items()])
+            say(f"{counted(len(outcome.left), 'run')} left to other drivers: {named}", error=as_json)
         tell(
             "sweep_ended", sweep=each.name, counts=count_states(each),
             failed=[{"run": label, "reason": why} for label, why in outcome.failed.items()],
+            left=[{"run": label, "by": who} for label, who in outcome.left.items()],
+            preempted={name: lost.times for name, lost in each.preempted.items()},
             report=str(each.folder.report) if reports else None,
         )  # fmt: skip
+    if any(outcome.left for outcome in outcomes):
+        raise typer.Exit(ExitCode.OTHERS_LEFT)
     if any(outcome.failed for outcome in outcomes):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
     return written

@@ -104,7 +104,11 @@ class _Look:
         self.store.refresh(curves=False)
         if self.sweeps:
             specs = {point.spec.name: point.spec for each in self.sweeps for point in each.points}
-            rows = [row for each in self.sweeps for row in status_of_sweep(each.points, self.store, each.early_stopped)]
+            rows = [
+                row
+                for each in self.sweeps
+                for row in status_of_sweep(each.points, self.store, each.early_stopped, each.preempted)
+            ]
             affected, text = compare_sweeps(self.sweeps, self.here)
         else:
             specs = {}

@@ -63,6 +63,7 @@ class Evaluation:
         # One seed for input, teacher and student at every epoch: only the embeddings differ.
         self.seed = stream("probe", spec.seeds.probe)
         self._teacher_test: Tensor | None = None
+        self._probed_teacher: dict[str, float] = {}
 
     def constant(self) -> dict[str, float]:
         """Measure what never changes: the input, and a frozen teacher."""
@@ -70,15 +71,24 @@ class Evaluation:
         for data, prober in self.probers.items() if "input" in self.spec.probe.roles else ():
             self.stage(f"probing input pixels{_on(data)}")
             values |= _named("input", data, prober.probe_input(self.seed))
-        return values if self.spec.teacher.moves else values | self._networks({"teacher": self.teacher})
+        if not self.spec.teacher.moves:
+            self._probed_teacher = self._networks({"teacher": self.teacher})
+        return values | self._probed_teacher
 
     def changing(self) -> dict[str, float]:
         """Measure the present student, and a teacher that moves."""
+        if self._probed_teacher and not self._described("student") and self._is_teacher(self.student.encoder):
+            return {name.replace("/teacher/", "/student/", 1): each for name, each in self._probed_teacher.items()}
         moving = {"teacher": self.teacher} if self.spec.teacher.moves else {}
         values = self._networks(moving | {"student": self.student})
         if self.spec.probe.statistics:
             values |= geometry(self.student, self.references)
         return values
+
+    def _is_teacher(self, encoder: nn.Module) -> bool:
+        """Whether ``encoder`` has the teacher's weights and buffers bit for bit, and so its probes."""
+        pairs = zip(encoder.state_dict().values(), self.teacher.encoder.state_dict().values(), strict=True)
+        return all(torch.equal(one, other) for one, other in pairs)
 
     def _networks(self, networks: Mapping[str, Network]) -> dict[str, float]:
         """Probe networks by role, batched, on every data set, and describe them on the main one, as the spec asks."""

@@ -15,7 +15,7 @@ from rt_scale.models.encoders import build_encoder
 from rt_scale.models.own import build_own
 from rt_scale.models.plain import RectifiedLinear
 from rt_scale.models.projector import Projector
-from rt_scale.models.vit import Tokens
+from rt_scale.models.vit import Tokens, ViT
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.run import stream
@@ -100,7 +100,7 @@ def build_network(spec: TrainingSpec, channels: int, size: int, generator: torch
     """
     if spec.encoder.plugin is None:
         network = empty_network(spec, channels, size).float().to_empty(device="cpu")
-        initialise(network.encoder, generator)
+        initialise(network.encoder, generator, linear=_OF_ENCODERS[spec.encoder.init])
     else:
         seed = int(torch.randint(2**63 - 1, (), generator=generator))
         encoder = build_own(spec.encoder, channels=channels, size=size, seed=seed)
@@ -133,6 +133,8 @@ def build_pair(spec: TrainingSpec, channels: int, size: int, weights: Mapping[st
     if "teacher" in weights:
         _take_over(teacher, weights["teacher"])
     start = spec.student
+    if isinstance(fresh.encoder, ViT) and spec.encoder.init == "authors":
+        fresh.encoder.embed_patch.load_state_dict(teacher.get_submodule("encoder.embed_patch").state_dict())
     if "student" in weights:
         student = _take_over(fresh, weights["student"])
     elif start.epsilon is None:
@@ -188,6 +190,11 @@ def _tokens(module: Tokens, generator: torch.Generator) -> None:
     _truncated_normal(module.positions, generator)
 
 
+def _standard_tokens(module: Tokens, generator: torch.Generator) -> None:
+    module.class_token.normal_(generator=generator)
+    module.positions.normal_(generator=generator)
+
+
 def _truncated_normal(tensor: Tensor, generator: torch.Generator) -> None:
     # Clamping at 100 sigma equals truncation. torch's trunc_normal_ is not used: its draws differ between versions
     # (inverse error function, rejection), and so would a run's numbers.
@@ -207,8 +214,14 @@ _INITIALISERS: dict[type[nn.Module], Callable[[Any, torch.Generator], None]] = {
     **dict.fromkeys(_NORMALISATIONS, _normalisation),
 }
 """By type; a subclass uses the rule of its nearest base class."""
-_LINEAR = {"trunc_normal": _linear, "torch": _torch_linear}
-"""By value of the projector's ``init``."""
+_LINEAR: dict[str, dict[type[nn.Module], Callable[[Any, torch.Generator], None]]] = {
+    "trunc_normal": {},
+    "torch": {nn.Linear: _torch_linear},
+    "authors": {nn.Linear: _torch_linear, Tokens: _standard_tokens},
+}
+"""What differs, by ``linear`` of ``initialise``."""
+_OF_ENCODERS = {"default": "trunc_normal", "authors": "authors"}
+"""``linear`` of ``initialise``, by an encoder's ``init``."""
 _TORCHS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 """Parameters and buffers of torch's layers, which the rules cover."""
 
@@ -225,7 +238,8 @@ def initialise(model: Model, generator: torch.Generator, *, linear: str = "trunc
     Args:
         model: on the generator's device.
         generator: on the CPU if every device should draw the same numbers.
-        linear: ``trunc_normal`` as above, or ``torch``, torch's default.
+        linear: ``trunc_normal`` as above, ``torch``, torch's default, or ``authors`` (the published code's
+            ViTs), torch's default with class token and positions N(0, 1).
 
     Raises:
         InputError: another ``linear``.
@@ -233,7 +247,7 @@ def initialise(model: Model, generator: torch.Generator, *, linear: str = "trunc
     """
     if linear not in _LINEAR:
         raise unknown_name("initialisation of linear layers", linear, _LINEAR)
-    initialisers = _INITIALISERS | {nn.Linear: _LINEAR[linear]}
+    initialisers = _INITIALISERS | _LINEAR[linear]
     for name, module in model.named_modules():
         own = {key for key, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
         if not own:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -26,21 +26,34 @@ class Price(Part):
     """What one kind of machine costs, with the source of the price."""
 
     name: str = Field(min_length=1)
-    """Name of the machine."""
+    """Name of the machine; that of its provider, e.g. g5.xlarge, if it is to be rented by it."""
+    provider: Literal["aws", "gcp"] | None = None
+    """Who rents it out; null: another, or oneself."""
+    region: str | None = None
+    """Where it has these prices, e.g. us-east-1; null: anywhere."""
     gpus: int = Field(ge=0, le=MOST)
     """GPUs in it; 0: a machine for runs on CPUs."""
+    accelerator: str | None = None
+    """Type of the GPUs by Ray's name, e.g. H100; null: not known."""
     cpus: int = Field(ge=1, le=MOST)
     """CPU cores in it."""
-    on_demand: float = Field(gt=0)
-    """Price per hour, never interrupted."""
+    memory: float | None = Field(None, gt=0, le=MOST)
+    """GiB of main memory in it; null: not looked up."""
+    on_demand: float | None = Field(gt=0)
+    """Price per hour, never interrupted; null: unknown."""
     spot: float | None = Field(None, gt=0)
-    """Price per hour if it may be interrupted; null: not offered."""
+    """Price per hour if it may be interrupted; null: not offered, or unknown."""
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     """Three capital letters, e.g. USD."""
     date: datetime.date = Field(strict=False)
     """When the price was looked up, e.g. 2026-01-31."""
     source: str = Field(min_length=1)
     """Where it was looked up."""
+
+    def has(self, accelerators: Collection[str]) -> bool:
+        """Whether its GPUs may be of these types, as far as is known; an A100-80G is an A100."""
+        found = self.accelerator
+        return found is None or all(found == each or found.startswith(f"{each}-") for each in accelerators)
 
     def machines(self, gpus: float, cpus: float) -> int | None:
         """How many of these machines have so many GPUs and cores; None for a machine with GPUs if ``gpus`` is 0, and
@@ -76,27 +89,35 @@ def load_prices(path: Path) -> PriceSheet:
 class Cost:
     """What the queue costs on ``machines`` of one kind, which together have the planned capacity.
 
-    ``on_demand``: without interruptions; ``spot``: with the planned ones, if offered; ``known``: source of the price.
+    ``on_demand``: without interruptions, None if unknown; ``spot``: with the planned ones, None likewise; ``known``:
+    source of the price.
     """
 
     name: str
     machines: int
-    on_demand: float
+    on_demand: float | None
     spot: float | None
     currency: str
     known: str
 
 
 def costs_of(
-    sheet: PriceSheet | None, capacity: Mapping[Kind, float], undisturbed: Simulated, interrupted: Simulated | None
+    sheet: PriceSheet | None,
+    capacity: Mapping[Kind, float],
+    undisturbed: Simulated,
+    interrupted: Simulated | None,
+    accelerators: Collection[str] = (),
 ) -> list[Cost]:
-    """Costs on each suitable kind of machine; spot prices are for the ``interrupted`` queue."""
+    """Costs on each suitable kind of machine; spot prices are for the ``interrupted`` queue.
+
+    ``accelerators``: the types that runs ask for.
+    """
     costs = []
     for price in sheet.prices if sheet else ():
         machines = price.machines(capacity.get("gpu", 0), capacity.get("cpu", 0))
-        if machines is None:
+        if machines is None or not price.has(accelerators):
             continue
-        on_demand = price.on_demand * machines * undisturbed.makespan / 3600
+        on_demand = price.on_demand and price.on_demand * machines * undisturbed.makespan / 3600
         spot = price.spot and price.spot * machines * (interrupted or undisturbed).makespan / 3600
         known = f"{price.source}, {price.date:%Y-%m-%d}"
         costs.append(Cost(price.name, machines, on_demand, spot, price.currency, known))
@@ -118,7 +139,7 @@ class Least(NamedTuple):
 def prices_for(budget: float | None, price: Path | None) -> PriceSheet | None:
     """The price sheet in the file ``price``, if any; InputError if there is a budget and no price sheet."""
     if budget is not None and price is None:
-        raise InputError("--budget needs prices: name a sheet with --price (cluster/prices.yaml is one to be edited).")
+        raise InputError("--budget needs prices: name a sheet with --price (cluster/prices.yaml is one).")
     return None if price is None else load_prices(price)
 
 
@@ -140,11 +161,13 @@ def check_budget(plan: Plan, budget: float) -> Least | None:
             f"The budget cannot be guaranteed: {plan.unknown} of {plan.to_compute} runs have no estimate. "
             "'rt-scale plan' says what is missing; else leave --budget out."
         )
-    amounts = [Least(cost.spot if plan.rate and cost.spot else cost.on_demand, cost) for cost in plan.costs]
+    paid = [(cost.spot if plan.rate and cost.spot else cost.on_demand, cost) for cost in plan.costs]
+    amounts = [Least(amount, cost) for amount, cost in paid if amount is not None]
     if not amounts:
         raise InputError(
-            "No machine of the price sheet is for these runs, so there is no cost to compare with the budget: runs "
-            "with launch.gpus: 0 need a row with gpus: 0, others one with gpus."
+            "No machine of the price sheet is for these runs and has a price, so there is no cost to compare with the "
+            "budget: runs with launch.gpus: 0 need a row with gpus: 0, others one with gpus; where on_demand is null, "
+            "only spot prices count, and only with --rate."
         )
     least = min(amounts, key=lambda each: each.amount)
     if least.amount > budget:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from rt_scale.data.prepared import KnownData, known_data
 from rt_scale.experiments.base import unfinished
 from rt_scale.plan.costs import Cost, PriceSheet, amount_text, check_budget, costs_of
-from rt_scale.plan.simulation import NOTHING, Schedule, Simulated, occupied, simulate
+from rt_scale.plan.simulation import NOTHING, Capacity, Schedule, Simulated, occupied, simulate
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.spec.run import all_runs, stream
@@ -164,12 +164,10 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
             no run ends.
     """
     store, jobs = sweeps[0].store, jobs_of(conditions.launched(sweeps))
-    early = {name for sweep in sweeps for name in sweep.early_stopped}
-    todo = jobs_to_do([job for name, job in jobs.items() if name not in early], store)
+    early, todo = _left_of(sweeps, jobs)
     known = known_data([job.spec for job in todo.values()], data_dir)
     states = {name: store.status(name).state for name in {**jobs, **todo}}
-    steps = {name: _last_checkpoint(store, name) for name in todo if states[name] not in ("done", "missing")}
-    found = _simulated(todo, steps, known, store, conditions) if todo else _Simulations()
+    found = _simulated(todo, known, store, conditions) if todo else _Simulations()
     schedule, outcomes = found.schedule, found.interrupted
     undisturbed = schedule.outcome if schedule.together else None
     interrupted = outcomes[DRAWS // 2] if outcomes else None
@@ -193,9 +191,54 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
         rate=conditions.rate,
         interrupted=interrupted,
         slowest=outcomes[-1].makespan if outcomes else None,
-        costs=costs_of(conditions.prices, found.capacity, undisturbed, interrupted) if undisturbed else [],
+        costs=_costs(todo.values(), found.capacity, undisturbed, interrupted, conditions) if undisturbed else [],
         missing_data=known.missing,
     )
+
+
+@dataclass(frozen=True)
+class Work:
+    """Runs to compute, with their estimates.
+
+    Attributes:
+        jobs: those with an estimate, by name, in the order in which they are executed.
+        estimate: (job, batch size) -> estimate.
+        sizes: for ``launch.pack: auto``, the measured best batch size of a job, if any.
+        unknown: why other runs have no estimate, once a run.
+        concurrency: most runs at a time; None: any number.
+    """
+
+    jobs: Mapping[str, Job]
+    estimate: Callable[[Job, int], Estimate]
+    sizes: Callable[[Job], int | None]
+    unknown: Sequence[str] = ()
+    concurrency: int | None = None
+
+
+def work_of(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Conditions) -> Work:
+    """What is left to compute of sweeps of one store; InputError as :func:`make_plan`."""
+    store, jobs = sweeps[0].store, jobs_of(conditions.launched(sweeps))
+    todo = _left_of(sweeps, jobs)[1]
+    return _work(todo, known_data([job.spec for job in todo.values()], data_dir), store, conditions)
+
+
+def _left_of(sweeps: Sequence[SweepRuns], jobs: Mapping[str, Job]) -> tuple[set[str], dict[str, Job]]:
+    """The names of runs that were stopped early, and the jobs to do."""
+    early = {name for sweep in sweeps for name in sweep.early_stopped}
+    return early, jobs_to_do([job for name, job in jobs.items() if name not in early], sweeps[0].store)
+
+
+def _work(todo: Mapping[str, Job], known: KnownData, store: Store, conditions: Conditions) -> Work:
+    from rt_scale.plan.estimate import Estimator, measured_runs  # imports torch
+
+    begun = {name: store.status(name).state not in ("done", "missing") for name in todo}
+    steps = {name: _last_checkpoint(store, name) for name in todo if begun[name]}
+    shapes = set() if conditions.teraflops else {job.spec.shape for job in todo.values()}
+    estimator = Estimator(measured_runs(store, shapes), known, conditions.teraflops, steps)
+    estimates = {name: estimator.estimate(job) for name, job in todo.items()}
+    timed = {name: job for name, job in todo.items() if estimates[name].seconds is not None}
+    unknown = [found.how for found in estimates.values() if found.seconds is None]
+    return Work(timed, estimator.estimate, estimator.best_size, unknown, conditions.concurrency)
 
 
 def jobs_to_do(jobs: Iterable[Job], store: Store) -> dict[str, Job]:
@@ -228,29 +271,35 @@ class _Simulations(NamedTuple):
     undecided: int = 0
 
 
-def _simulated(
-    todo: Mapping[str, Job], steps: Mapping[str, int], known: KnownData, store: Store, conditions: Conditions
-) -> _Simulations:
-    from rt_scale.plan.estimate import Estimator, measured_runs  # imports torch
-
-    shapes = set() if conditions.teraflops else {job.spec.shape for job in todo.values()}
-    estimator = Estimator(measured_runs(store, shapes), known, conditions.teraflops, steps)
-    timed = {name: job for name, job in todo.items() if estimator.estimate(job).seconds is not None}
-    capacity = conditions.capacity({occupied(job.launch)[0] for job in timed.values()})
+def _simulated(todo: Mapping[str, Job], known: KnownData, store: Store, conditions: Conditions) -> _Simulations:
+    work = _work(todo, known, store, conditions)
+    capacity = conditions.capacity({occupied(job.launch)[0] for job in work.jobs.values()})
     work_off = functools.partial(
-        simulate, timed, estimator.estimate, concurrency=conditions.concurrency, sizes=estimator.best_size
+        simulate, work.jobs, work.estimate, concurrency=work.concurrency, sizes=work.sizes
     )  # fmt: skip
-    schedule, outcomes = work_off(capacity), []
+    machines = Capacity(capacity)
+    schedule, outcomes = work_off(machines), []
     if conditions.there is not None:  # nobody rents more of a cluster than runs use at once
-        capacity = {kind: min(amount, math.ceil(schedule.peak[kind])) for kind, amount in capacity.items()}
-    for draw in range(DRAWS if conditions.rate and timed else 0):
+        capacity = {kind: min(amount, math.ceil(machines.peak[kind])) for kind, amount in capacity.items()}
+    for draw in range(DRAWS if conditions.rate and work.jobs else 0):
         generator = np.random.default_rng(stream("plan.interruptions", draw))
-        outcomes.append(work_off(capacity, rate=conditions.rate, generator=generator).outcome)
-    estimates = {name: estimator.estimate(job, schedule.together.get(name, 1)) for name, job in todo.items()}
+        outcomes.append(work_off(Capacity(capacity), rate=conditions.rate, generator=generator).outcome)
+    estimates = {name: work.estimate(job, schedule.together.get(name, 1)) for name, job in todo.items()}
     auto = (job for job in todo.values() if job.launch.pack == "auto" and not job.spec.alone_because)
-    undecided = sum(estimator.best_size(job) is None for job in auto)
+    undecided = sum(work.sizes(job) is None for job in auto)
     outcomes.sort(key=lambda outcome: outcome.makespan)
     return _Simulations(estimates, schedule, outcomes, capacity, undecided)
+
+
+def _costs(
+    jobs: Iterable[Job],
+    capacity: Mapping[Kind, float],
+    undisturbed: Simulated,
+    interrupted: Simulated | None,
+    conditions: Conditions,
+) -> list[Cost]:
+    accelerators = {job.launch.accelerator for job in jobs if job.launch.accelerator}
+    return costs_of(conditions.prices, capacity, undisturbed, interrupted, accelerators)
 
 
 def _groups(todo: Mapping[str, Job], estimates: Mapping[str, Estimate]) -> list[Group]:
@@ -268,18 +317,26 @@ def _mean(estimates: Sequence[Estimate]) -> float | None:
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceSheet | None) -> Conditions:
-    """The conditions on this machine, or on the cluster that ``where`` names.
+def conditions_of(
+    where: Where,
+    launches: Iterable[LaunchSpec],
+    prices: PriceSheet | None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Conditions:
+    """The conditions on this machine, or on the cluster that ``where`` names, once ``where.wait_nodes`` are there.
 
-    InputError: the cluster does not answer, or is too small for a run.
+    ``say`` is told how many are. InputError: the cluster does not answer, or is too small for a run.
     """
+    launches = [*launches]
     there = None
     if not where.alone:
         from rt_scale.ray_backend.cluster import connect
 
-        with connect(where.address) as cluster:
+        with connect(where.address, max_nodes=where.max_nodes) as cluster:
             for launch in launches:
                 cluster.refuse_impossible(launch)
+            if where.wait_nodes is not None:
+                cluster.wait_for(where.wait_nodes, launches, say, lambda: False)
             there = cluster.capacity()
     return Conditions(prices=prices, concurrency=where.concurrency, there=there)
 

@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -28,7 +28,7 @@ HOPELESS = 5.0
 """At this many expected interruptions between two checkpoints, a run practically never ends (1 chance in 150)."""
 ROUNDING = 1e-9
 """Tolerance of sums of fractions of a GPU."""
-DONE, INTERRUPTED = JobOutcome(JobState.DONE), JobOutcome(JobState.DIED, "interrupted")
+DONE, INTERRUPTED = JobOutcome(JobState.DONE), JobOutcome(JobState.PREEMPTED, "interrupted")
 PARTS = 2**30
 """Steps of a simulated run, in which its progress is reported to the queue."""
 
@@ -41,8 +41,8 @@ class Simulated:
         makespan: seconds until the last run was done.
         interruptions: number of interrupted processes.
         lost: seconds that were computed twice.
-        given_up: runs interrupted more than ``launch.retries`` times in a row without a new checkpoint, and those that
-            start from them.
+        given_up: runs interrupted ``queue.LOSSES`` times in a row without a new checkpoint, and those that start from
+            them.
     """
 
     makespan: float
@@ -59,17 +59,15 @@ class Schedule:
         together: name of a run -> number of runs in its first process.
         processes: number of processes started.
         work: GPU-seconds or core-seconds, by kind.
-        peak: most GPUs or cores in use at once, by kind.
     """
 
     outcome: Simulated
     together: Mapping[str, int]
     processes: int
     work: Mapping[Kind, float]
-    peak: Mapping[Kind, float]
 
 
-NOTHING = Schedule(Simulated(0.0, 0, 0.0, 0), {}, 0, {}, {})
+NOTHING = Schedule(Simulated(0.0, 0, 0.0, 0), {}, 0, {})
 """The schedule of an empty queue."""
 
 
@@ -78,10 +76,65 @@ def occupied(launch: LaunchSpec) -> tuple[Kind, float]:
     return "gpu" if launch.gpus else "cpu", (launch.gpus or launch.cpus) * launch.workers
 
 
+class Machines(Protocol):
+    """What simulated runs are executed on."""
+
+    def refuse_misfit(self, launch: LaunchSpec) -> None:
+        """Refuse a run that never fits (InputError)."""
+
+    def at_once(self, launch: LaunchSpec) -> int:
+        """As ``scheduler.queue.Cluster``."""
+
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
+        """As ``scheduler.queue.Cluster``."""
+
+    def occupy(self, launch: LaunchSpec, now: float) -> tuple[float, Sequence[int]]:
+        """Take room for a run: when it can start, and where it is, for ``free``."""
+
+    def free(self, launch: LaunchSpec, where: Sequence[int], now: float) -> None:
+        """Give the room back."""
+
+
+class Capacity:
+    """GPUs and cores that are there all the time, wherever they are; ``peak``: most in use at once, by kind."""
+
+    def __init__(self, capacity: Mapping[Kind, float]) -> None:
+        self._has, self._free = capacity, dict(capacity)
+        self.peak: dict[Kind, float] = dict.fromkeys(capacity, 0.0)
+
+    def refuse_misfit(self, launch: LaunchSpec) -> None:
+        kind, units = occupied(launch)
+        there = self._has.get(kind, 0)
+        if units > there:
+            what, option = ("GPUs", "--gpus") if kind == "gpu" else ("CPU cores", "--cpus")
+            raise InputError(
+                f"A run asks for {units:g} {what}, but the plan is for {there:g}. Plan for at least "
+                f"{math.ceil(units)} (rt-scale plan {option}), or lower launch.{kind}s in the sweep file."
+            )
+
+    def at_once(self, launch: LaunchSpec) -> int:
+        kind, units = occupied(launch)
+        return max(1, int(self._has[kind] / units + ROUNDING))
+
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
+        kind, units = occupied(launch)
+        return units <= self._free[kind] + ROUNDING
+
+    def occupy(self, launch: LaunchSpec, now: float) -> tuple[float, Sequence[int]]:
+        kind, units = occupied(launch)
+        self._free[kind] -= units
+        self.peak[kind] = max(self.peak[kind], self._has[kind] - self._free[kind])
+        return now, ()
+
+    def free(self, launch: LaunchSpec, where: Sequence[int], now: float) -> None:
+        kind, units = occupied(launch)
+        self._free[kind] += units
+
+
 def simulate(
     jobs: Mapping[str, Job],
     estimate: Callable[[Job, int], Estimate],
-    capacity: Mapping[Kind, float],
+    machines: Machines,
     *,
     concurrency: int | None = None,
     rate: float = 0.0,
@@ -97,7 +150,7 @@ def simulate(
     Args:
         jobs: by run name, in order of priority; all other runs that they start from count as done.
         estimate: (job, batch size) -> estimate with known ``seconds``.
-        capacity: number of GPUs and cores.
+        machines: unused ones.
         concurrency: most runs at a time; None: any number.
         rate: interruptions per hour of each process (a Poisson process).
         generator: draws the interruptions; needed if ``rate`` > 0.
@@ -105,28 +158,17 @@ def simulate(
         sizes: for ``launch.pack: auto``, the measured best batch size; None: not measured, so 1.
 
     Raises:
-        InputError: a run needs more than ``capacity``, or at that rate practically never ends.
+        InputError: a run does not fit on the machines, or at that rate practically never ends.
     """
     if rate and generator is None:
         raise ValueError("interruptions are random: give a generator")
     for launch in {job.launch for job in jobs.values()}:
-        _refuse_misfit(launch, capacity)
-    simulation = _Simulation(jobs, estimate, capacity, concurrency, rate, generator, replacement)
+        machines.refuse_misfit(launch)
+    simulation = _Simulation(jobs, estimate, machines, concurrency, rate, generator, replacement)
     for job in jobs.values():
         if job.launch.pack == "auto" and simulation.queue.known(job) is None:
             simulation.queue.learn(job, BatchSize(size=sizes(job) or 1))
     return simulation.run()
-
-
-def _refuse_misfit(launch: LaunchSpec, capacity: Mapping[Kind, float]) -> None:
-    kind, units = occupied(launch)
-    there = capacity.get(kind, 0)
-    if units > there:
-        what, option = ("GPUs", "--gpus") if kind == "gpu" else ("CPU cores", "--cpus")
-        raise InputError(
-            f"A run asks for {units:g} {what}, but the plan is for {there:g}. Plan for at least "
-            f"{math.ceil(units)} (rt-scale plan {option}), or lower launch.{kind}s in the sweep file."
-        )
 
 
 class _SimulatedRuns:
@@ -148,32 +190,13 @@ class _SimulatedRuns:
         """Nothing is recorded."""
 
 
-class _SimulatedCluster:
-    """GPUs and cores, and how many of them are free."""
-
-    def __init__(self, capacity: Mapping[Kind, float]) -> None:
-        self.capacity, self.free, self.least_free = capacity, dict(capacity), dict(capacity)
-
-    def at_once(self, launch: LaunchSpec) -> int:
-        kind, units = occupied(launch)
-        return max(1, int(self.capacity[kind] / units + ROUNDING))
-
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
-        kind, units = occupied(launch)
-        return units <= self.free[kind] + ROUNDING
-
-    def occupy(self, kind: Kind, units: float) -> None:
-        self.free[kind] -= units
-        self.least_free[kind] = min(self.least_free[kind], self.free[kind])
-
-
 class _Event(NamedTuple):
     """The end of a process; or, without jobs, the return of an interrupted process's resources."""
 
     jobs: Sequence[Job]
     how: JobOutcome
-    kind: Kind
-    freed: float
+    launch: LaunchSpec
+    freed: Sequence[int] | None
 
 
 class _Simulation:
@@ -181,7 +204,7 @@ class _Simulation:
         self,
         jobs: Mapping[str, Job],
         estimate: Callable[[Job, int], Estimate],
-        capacity: Mapping[Kind, float],
+        machines: Machines,
         concurrency: int | None,
         rate: float,
         generator: np.random.Generator | None,
@@ -189,15 +212,15 @@ class _Simulation:
     ) -> None:
         self.estimate, self.rate, self.generator, self.replacement = estimate, rate, generator, replacement
         self.now, self.issued = 0.0, 0
-        self.cluster = _SimulatedCluster(capacity)
+        self.machines = machines
         self.queue = Queue(
-            jobs.values(), _SimulatedRuns(jobs.keys()), View(), self.cluster,
+            jobs.values(), _SimulatedRuns(jobs.keys()), View(), machines,
             concurrency=concurrency, clock=lambda: self.now,
         )  # fmt: skip
         self.events: list[tuple[float, int, _Event]] = []
         self.left: dict[str, float] = {}
         self.together: dict[str, int] = {}
-        self.work: dict[Kind, float] = dict.fromkeys(capacity, 0.0)
+        self.work: dict[Kind, float] = {}
         self.makespan, self.processes, self.interruptions, self.lost = 0.0, 0, 0, 0.0
 
     def run(self) -> Schedule:
@@ -206,9 +229,8 @@ class _Simulation:
                 self._start(batch)
             if not self.queue.finished:
                 self._advance()
-        peak = {kind: has - self.cluster.least_free[kind] for kind, has in self.cluster.capacity.items()}
         outcome = Simulated(self.makespan, self.interruptions, self.lost, len(self.queue.failed))
-        return Schedule(outcome, self.together, self.processes, self.work, peak)
+        return Schedule(outcome, self.together, self.processes, self.work)
 
     def _advance(self) -> None:
         """Advance the clock to the next event, or to the queue's next delayed run."""
@@ -217,7 +239,8 @@ class _Simulation:
             self.now = wakes
             return
         self.now, _, event = heapq.heappop(self.events)
-        self.cluster.free[event.kind] += event.freed
+        if event.freed is not None:
+            self.machines.free(event.launch, event.freed, self.now)
         for job in event.jobs:
             self.queue.ended(job.name, event.how)
         if event.how is DONE:
@@ -225,14 +248,15 @@ class _Simulation:
 
     def _start(self, batch: Sequence[Job]) -> None:
         """Start a process and draw its end."""
-        kind, units = occupied(batch[0].launch)
+        launch = batch[0].launch
         seconds, checkpoint = self._length(batch)
         self.processes += 1
-        self.cluster.occupy(kind, units)
+        begin, where = self.machines.occupy(launch, self.now)
         until = self.generator.exponential(3600 / self.rate) if self.rate and self.generator is not None else math.inf
         if until >= seconds:
-            self.work[kind] += seconds * units
-            self._at(self.now + seconds, _Event(batch, DONE, kind, units))
+            kind, units = occupied(launch)
+            self.work[kind] = self.work.get(kind, 0.0) + seconds * units
+            self._at(begin + seconds, _Event(batch, DONE, launch, where))
             return
         kept = checkpoint * (until // checkpoint) if math.isfinite(checkpoint) else 0.0
         for job in batch:
@@ -240,8 +264,8 @@ class _Simulation:
             self.left[job.name] *= 1 - kept / seconds
         self.interruptions += 1
         self.lost += until - kept
-        self._at(self.now + until, _Event(batch, INTERRUPTED, kind, 0.0))
-        self._at(self.now + until + self.replacement, _Event((), INTERRUPTED, kind, units))
+        self._at(begin + until, _Event(batch, INTERRUPTED, launch, None))
+        self._at(begin + until + self.replacement, _Event((), INTERRUPTED, launch, where))
 
     def _length(self, batch: Sequence[Job]) -> tuple[float, float]:
         """Seconds still to be computed by a process, and seconds between two of its checkpoints."""

@@ -47,6 +47,7 @@ class SweepState:
         self._spent: dict[str, float] = {}
         self._finished: set[str] = set()
         self._states: Counter[str] = Counter()
+        self.preemptions = 0
         self._durations: list[float] = []
         self._best: dict[str, tuple[Score, str]] = {}
         self._counts_seen: deque[tuple[float, int]] = deque([(0.0, 0)])
@@ -101,10 +102,11 @@ class SweepState:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Runs in all, and by how they came out: done, failed, ended early."""
+        """Runs in all, and by how they came out: done, failed, ended early; and how often a run was preempted."""
         states = self._states
         done = self._done_before + states[DONE]
-        return {"runs": self.total, "done": done, "failed": states[FAILED], "ended": states[STOPPED]}
+        ends = {"done": done, "failed": states[FAILED], "ended": states[STOPPED]}
+        return {"runs": self.total, **ends, "preempted": self.preemptions}
 
     def _leave(self, label: str) -> Task | None:
         task = self._running.pop(label, None)
@@ -146,6 +148,7 @@ class SweepState:
             (self._states[STOPPED], STOPPED, ""),
             (len(self._waiting), "waiting", "yellow"),
             (self._queued, "to start", ""),
+            (self.preemptions, "preempted so far", ""),
         ):
             if count:
                 text.append(", ").append(f"{count} {words}", style=style)
@@ -364,6 +367,14 @@ class SweepView(View):
         if had_been_running or not leased_elsewhere:
             again = "" if seconds is None else f", again in {duration_text(seconds)}"
             self._print(f"waiting {plain(label)}: {plain(why)}{again}", "yellow")
+        self.tick()
+
+    def preempted(self, label: str, why: str, seconds: float | None) -> None:
+        """Count a run as waiting, and its preemption; print a line."""
+        self._state.preemptions += 1
+        self._state.wait(label, why, seconds)
+        again = "at once" if seconds is None else f"in {duration_text(seconds)}"
+        self._print(f"preempted {plain(label)}: {plain(why)}; it continues from its last checkpoint {again}", "yellow")
         self.tick()
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:

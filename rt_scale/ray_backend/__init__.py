@@ -18,8 +18,8 @@ for _name, _value in {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # An autoscaler adds nodes for pending trials; and one that waits for a GPU must not block the others.
-    "TUNE_MAX_PENDING_TRIALS_PG": "64",
+    # How many trials wait for resources is decided by ``Cluster.has_room``.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }.items():
     os.environ.setdefault(_name, _value)

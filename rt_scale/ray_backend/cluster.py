@@ -6,11 +6,13 @@ import json
 import logging
 import math
 import re
+import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import yaml
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._private.state import state
 from ray.experimental.internal_kv import _internal_kv_get
+from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rt_scale.plugins import Plugin, differences, shipped
@@ -38,13 +41,18 @@ from rt_scale.ray_backend.resources import (
     same_kind,
 )
 from rt_scale.scheduler.job import asked_address
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.system.machine import allowed_cores
 
 HEAD = "node:__internal_head__"
 """A resource of every head node. A trial with several workers holds a thousandth of it: Tune refuses a trial without
 resources, and a hundredth of a CPU would be missing where the workers need all CPUs."""
+SPARE = 64
+"""Processes that wait for room beside those that have it, where no nodes are added for them: what ends is followed at
+once, and a run that waits for a GPU does not block others."""
+LOOK_S = 1.0
+"""Seconds for which a list of nodes is used again."""
 UNSEEN = 8
 """Least number of concurrent runs if an autoscaler does not report which nodes it can add."""
 FOLDER = (
@@ -53,6 +61,8 @@ FOLDER = (
 )
 ANSWERS_S = 60.0
 """Seconds that a node has to say which plugins it has."""
+ROUNDING = 1e-9
+"""Tolerance of sums of shares of a cluster."""
 LAUNCHED = 2
 """Default of ``max_workers`` in Ray's launcher files."""
 
@@ -61,17 +71,28 @@ class Cluster:
     """The Ray that this process is connected to, with its GCS at ``address``, ``host:port``.
 
     ``local``: we started it on this machine, and it ends with this process. ``autoscaling``: nodes may be added.
+    ``max_nodes``: runs ask for no more than so many nodes hold; InputError if no nodes are added to this Ray.
     """
 
-    def __init__(self, address: str, *, local: bool) -> None:
+    def __init__(self, address: str, *, local: bool, max_nodes: int | None = None) -> None:
         self.address = address
         self.local = local
         self._kinds = None if local else node_kinds(address)
         self.autoscaling = self._kinds is not None
+        self._most = max_nodes
+        self._looked, self._alive = -LOOK_S, list[Node]()
+        if max_nodes is not None and not self.autoscaling:
+            raise InputError(
+                f"--max-nodes {max_nodes} limits what an autoscaler adds, but "
+                f"{'a local Ray' if local else f'the cluster at {address}'} has none. Limit runs with --concurrency."
+            )
 
     def nodes(self) -> list[Node]:
         """The living nodes."""
-        return [Node(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        if time.monotonic() - self._looked >= LOOK_S:
+            self._alive = [Node(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+            self._looked = time.monotonic()
+        return self._alive
 
     def describe(self) -> str:
         """One line: nodes, CPUs, GPUs, accelerators."""
@@ -81,25 +102,84 @@ class Cluster:
     def refuse_impossible(self, launch: LaunchSpec) -> None:
         """Refuse a run whose workers can never fit on the nodes (InputError)."""
         nodes = self._possible_nodes()
-        if nodes is not None:
-            refuse_unplaceable(launch, nodes, "this machine" if self.local else f"the cluster at {self.address}")
+        if nodes is None:
+            return
+        where = "this machine" if self.local else f"the cluster at {self.address}"
+        refuse_unplaceable(launch, nodes, where)
+        if self._most is not None:
+            refuse_unplaceable(launch, _largest(launch, nodes, self._most), f"{where}, with --max-nodes {self._most},")
 
     def at_once(self, launch: LaunchSpec) -> int:
         """How many runs, with all their workers, fit at once."""
+        if self._most is not None:
+            return fits_at_once(launch, self._limited(launch, self._most))
         nodes = self._possible_nodes()
         return fits_at_once(launch, nodes) if nodes else max(UNSEEN, fits_at_once(launch, self.nodes()))
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
-        """Whether to give Tune another run: it queues runs of one worker, but does not see the workers of others."""
-        return launch.workers == 1 or running < self.at_once(launch)
+    def _limited(self, launch: LaunchSpec, most: int) -> list[Node]:
+        """The nodes that runs may use of ``most``: living ones first, then the smallest kinds.
+
+        Which kind an autoscaler adds is its own choice; of unknown kinds each is taken to hold one worker.
+        """
+        wanted, there = bundle(launch), _largest(launch, self.nodes(), most)
+        kinds = [kind for kind in self._kinds or [Node("", wanted, math.inf)] if kind.holds(wanted)]
+        return [*there, *most_of(sorted(kinds, key=lambda kind: kind.holds(wanted)), most - len(there))]
+
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
+        """Whether to give Tune another process; on a cluster that grows, it asks for its node at once.
+
+        With ``max_nodes``, all sections share those nodes.
+        """
+        if self._most is not None:
+            taken = {each: count / self.at_once(each) for each, count in running.items() if count}
+            return sum(taken.values()) + 1 / self.at_once(launch) <= 1 + ROUNDING
+        if self.autoscaling and self._kinds:
+            return running.get(launch, 0) < self.at_once(launch)
+        # Tune queues runs of one worker, but does not see the workers of others.
+        return running.get(launch, 0) < self.at_once(launch) + (SPARE if launch.workers == 1 else 0)
 
     def capacity(self) -> dict[Kind, float]:
         """GPUs and CPUs of all possible nodes, as far as known."""
-        counted = [(node.resources, min(node.count, MOST)) for node in self._possible_nodes() or self.nodes()]
+        nodes = self._possible_nodes() or self.nodes()
+        if self._most is not None:
+            nodes = most_of(sorted(nodes, key=_size, reverse=True), self._most)
+        counted = [(node.resources, min(node.count, MOST)) for node in nodes]
         return {
             "gpu": sum(count * has.get("GPU", 0) for has, count in counted),
             "cpu": sum(count * has.get("CPU", 0) for has, count in counted),
         }
+
+    def wait_for(
+        self, count: int, launches: Sequence[LaunchSpec], say: Callable[[str], None], stopping: Callable[[], bool]
+    ) -> None:
+        """Wait until ``count`` nodes with room for a worker are there, or ``stopping``; ``say`` is told how many are.
+
+        An autoscaler is asked for them until then.
+
+        Raises:
+            InputError: if so many never come.
+        """
+        possible = self._possible_nodes()
+        most = math.inf if possible is None else sum(node.count for node in possible if _holds_any(node, launches))
+        if self.local or (self.autoscaling and most < count):
+            has = "a local Ray is one node" if self.local else f"the cluster at {self.address} gets at most {most:g}"
+            raise InputError(f"--wait-nodes {count} waits for nodes with room for a run, but {has}.")
+        since, told, asked = datetime.now(), -1, None
+        try:
+            while not stopping():
+                there = sum(_holds_any(node, launches) for node in self.nodes())
+                if there != told:
+                    told = there
+                    say(f"{counted(there, 'node')} of {count} with room for a run; waiting since {since:%H:%M:%S}")
+                if there >= count:
+                    return
+                if asked is None and self.autoscaling:
+                    # Unlike ``request_resources`` it ends with this process, so that no node is rented for ever.
+                    asked = placement_group([bundle(launches[0])] * count, strategy="STRICT_SPREAD")
+                time.sleep(LOOK_S)
+        finally:
+            if asked is not None:
+                remove_placement_group(asked)
 
     def trial_resources(self, launch: LaunchSpec) -> dict[str, float]:
         """The one bundle of a trial: that of its worker, or a tiny share of the head if Ray Train starts workers."""
@@ -114,7 +194,12 @@ class Cluster:
 
 @contextmanager
 def connect(
-    address: str | None = None, *, train: bool = False, log_dir: Path | None = None, plugins: Iterable[Plugin] = ()
+    address: str | None = None,
+    *,
+    train: bool = False,
+    log_dir: Path | None = None,
+    plugins: Iterable[Plugin] = (),
+    max_nodes: int | None = None,
 ) -> Iterator[Cluster]:
     """Connect this process to Ray, quietly, and disconnect afterwards.
 
@@ -126,6 +211,7 @@ def connect(
         log_dir: folder of ``ray.log``, which gets the output of Ray and its workers; None: dropped.
         plugins: those that runs use. Those that are not installed are sent to the machines of a cluster, and what its
             nodes then have is compared; workers of a local Ray find them where this process does.
+        max_nodes: of the cluster.
 
     Raises:
         InputError: if no cluster answers, it cannot be joined, a plugin cannot be sent, or a node has another or none.
@@ -161,7 +247,7 @@ def connect(
             with log_to(None):  # a run or sweep that is refused leaves no log
                 _refuse_other_plugins(plugins)
         with log_to(log_dir):
-            yield Cluster(ray.get_runtime_context().gcs_address, local=local)
+            yield Cluster(ray.get_runtime_context().gcs_address, local=local, max_nodes=max_nodes)
     finally:
         ray.shutdown()
 
@@ -227,6 +313,31 @@ def possible_nodes(alive: Sequence[Node], kinds: Sequence[Node]) -> list[Node]:
     there = [replace(kind, count=max(kind.count, sum(same_kind(node, kind) for node in alive))) for kind in kinds]
     others = [node for node in alive if not any(same_kind(node, kind) for kind in kinds)]
     return others + [kind for kind in there if kind.count]
+
+
+def _size(node: Node) -> tuple[float, float]:
+    return node.resources.get("GPU", 0), node.resources.get("CPU", 0)
+
+
+def _holds_any(node: Node, launches: Sequence[LaunchSpec]) -> bool:
+    """Whether a worker of one of the sections fits on a node."""
+    return any(node.holds(bundle(launch)) for launch in launches)
+
+
+def _largest(launch: LaunchSpec, nodes: Iterable[Node], most: int) -> list[Node]:
+    """The ``most`` nodes that hold most workers, of those that hold one."""
+    held = {id(node): node.holds(bundle(launch)) for node in nodes}
+    return most_of(sorted((node for node in nodes if held[id(node)]), key=lambda node: -held[id(node)]), most)
+
+
+def most_of(nodes: Iterable[Node], most: int) -> list[Node]:
+    """The first ``most`` nodes; of kinds as many as are left."""
+    taken: list[Node] = []
+    for node in nodes:
+        count = min(node.count, most - sum(each.count for each in taken))
+        if count > 0:
+            taken.append(replace(node, count=count))
+    return taken
 
 
 def _launcher_file(address: str) -> Path | None:

@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 import ray
-from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rt_scale.ray_backend.probe import port_answers
+from rt_scale.ray_backend.losses import ANSWER, draining_nodes, lost_node
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import RtScaleError
+from rt_scale.store.lease import Process
 
 INTERVAL = 1.0
 """Seconds between two reports of a run."""
 LOOK = 2.0
-"""Seconds between two checks of draining nodes, and of the head."""
-LOST_S = 10.0
-"""Seconds without an answer after which the head is lost."""
+"""Seconds between two checks of draining nodes."""
 NAME = "rt-scale-control"
 
 
@@ -46,18 +44,25 @@ class StopRequest:
     text: str
 
 
-PREEMPTED = StopRequest(StopReason.PREEMPTED, "its node is shutting down")
-
-
 class _Control:
     def __init__(self) -> None:
         self._reports: dict[str, RunReport] = {}
         self._stop: StopRequest | None = None
         self._draining: set[str] = set()
         self._looked = -LOOK
-        self._leaving: set[str] = set()
+        self._leaving: dict[str, StopRequest] = {}
+        self._nodes: dict[str, set[str]] = {}
         self._refused: dict[str, RtScaleError] = {}
         self._ended: dict[str, StopRequest] = {}
+        self._processes: dict[str, Process] = {}
+
+    def executes(self, run: str, process: Process) -> None:
+        """Keep which process holds the lease of a run."""
+        self._processes[run] = process
+
+    def process(self, run: str) -> Process | None:
+        """The process that held the lease of a run last, if any did."""
+        return self._processes.get(run)
 
     def report(self, run: str, report: RunReport | None, node: str) -> StopRequest | None:
         """Keep the newest report of a run, if any; returns its stop request, if any."""
@@ -66,30 +71,31 @@ class _Control:
             self._reports[run] = replace(report, warnings=unread + report.warnings)
         if time.monotonic() - self._looked >= LOOK:
             self._looked, self._draining = time.monotonic(), draining_nodes()
-        if node in self._draining:
+        self._nodes.setdefault(run, set()).add(node)
+        if node in self._draining and run not in self._leaving:
             # All workers of this run stop, not only those on that node.
-            self._leaving.add(run)
+            self._leaving[run] = StopRequest(StopReason.PREEMPTED, lost_node(node))
         return self._request(run)
 
     def _request(self, run: str) -> StopRequest | None:
-        return self._ended.get(run) or self._stop or (PREEMPTED if run in self._leaving else None)
+        return self._ended.get(run) or self._stop or self._leaving.get(run)
 
     def end(self, run: str, why: str) -> None:
         """Request that a run end early."""
         self._ended[run] = StopRequest(StopReason.ENDED_EARLY, why)
 
     def begin(self, run: str) -> None:
-        """Forget preemption and refusals of an earlier attempt of a run."""
-        self._leaving.discard(run)
-        self._refused.pop(run, None)
+        """Forget preemption, nodes and refusals of an earlier attempt of a run."""
+        for kept in (self._leaving, self._nodes, self._refused):
+            kept.pop(run, None)
 
     def refuse(self, run: str, error: RtScaleError) -> None:
         """Keep a worker's reason why a run cannot be executed."""
         self._refused[run] = error
 
-    def outcome(self, run: str) -> tuple[StopRequest | None, RtScaleError | None]:
-        """The stop request of a run, and the refusal of a worker, if any."""
-        return self._request(run), self._refused.get(run)
+    def outcome(self, run: str) -> tuple[StopRequest | None, RtScaleError | None, set[str]]:
+        """The stop request of a run, and the refusal of a worker, if any; the nodes of its workers."""
+        return self._request(run), self._refused.get(run), self._nodes.get(run, set())
 
     def news(self) -> dict[str, RunReport]:
         """The newest report of every run that reported since the last call."""
@@ -126,6 +132,13 @@ class ControlActor:
         with suppress(ray.exceptions.RayError):  # a dead actor loses only reports to show
             return dict(ray.get(ready[0]))
         return {}
+
+    def process(self, run: str) -> Process | None:
+        """The process that held the lease of a run last, if known."""
+        with suppress(ray.exceptions.RayError):
+            found: Process | None = ray.get(self._actor.process.remote(run), timeout=ANSWER)
+            return found
+        return None
 
     def stop(self, why: str) -> None:
         """Request that every run write a checkpoint and stop."""
@@ -187,7 +200,9 @@ class ControlClient:
 
     @contextmanager
     def reporting(self) -> Iterator[ControlClient]:
-        """While active, send the newest report every ``INTERVAL`` seconds."""
+        """While active, send the newest report every ``INTERVAL`` seconds; first, which process executes the run."""
+        if self._shown:
+            self._call("executes", Process.current())
         thread = threading.Thread(target=self._pass_on_again, name="client", daemon=True)
         thread.start()
         try:
@@ -218,46 +233,13 @@ class ControlClient:
         """Report why the run cannot be executed."""
         self._call("refuse", error)
 
-    def outcome(self) -> tuple[StopRequest | None, RtScaleError | None]:
-        """The stop request of the run's workers, and the refusal of one of them, if any."""
-        told, refused = self._call("outcome") or (None, None)
-        return told, refused
+    def outcome(self) -> tuple[StopRequest | None, RtScaleError | None, set[str]]:
+        """The stop request of the run's workers, and the refusal of one of them, if any; the ids of their nodes."""
+        found: tuple[StopRequest | None, RtScaleError | None, set[str]] | None = self._call("outcome")
+        return found or (None, None, set())
 
     def _call(self, method: str, *given: object) -> Any:
         if self._control is not None:
             with suppress(ray.exceptions.RayError):
                 return ray.get(getattr(self._control, method).remote(self.run, *given), timeout=10)
         return None
-
-
-@contextmanager
-def watch_head(address: str, lost: Callable[[], None], *, after: float = LOST_S) -> Iterator[None]:
-    """Watch a cluster's head from a thread; call ``lost`` from it, once, if the head is silent for ``after`` seconds.
-
-    Ray waits for a lost head for 60 s and then ends this process with code 1 and no exception; until then its calls,
-    including ``ray.shutdown``, may not return. So ``lost`` should print what happened and end the process
-    (``os._exit``).
-    """
-    end = threading.Event()
-
-    def watch() -> None:
-        silent_since: float | None = None
-        while not end.wait(min(LOOK, after / 5)):
-            if port_answers(address, LOOK):
-                silent_since = None
-                continue
-            silent_since = silent_since or time.monotonic()
-            if time.monotonic() - silent_since >= after and not end.is_set():
-                lost()
-                return
-
-    threading.Thread(target=watch, name="rt-scale-head", daemon=True).start()
-    try:
-        yield
-    finally:
-        end.set()
-
-
-def draining_nodes() -> set[str]:
-    """Ray's ids of the nodes that are drained or preempted; one request to the head, about 0.5 ms."""
-    return set(state.get_draining_nodes())

@@ -135,7 +135,8 @@ class Exploration:
         """Sample points only when the queue has nothing for a free slot, so that each uses the most results."""
         for _, sweep, search in self._searches.values():
             spec = sweep.spec
-            while not queue.waiting and _of(spec.name, queue.live.values()) < self._room(spec.launch):
+            room = 0 if queue.late else self._room(spec.launch)  # more samples would be too late, too
+            while not queue.waiting and _of(spec.name, queue.live.values()) < room:
                 left = search.left
                 point = search.next()
                 new = {point.spec.name} - self._counted if point else set()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -125,7 +127,8 @@ def _create_token(path: Path) -> None:
 def adapted_start(local: bool) -> Iterator[None]:
     """Change how ``ray.init`` starts and joins a Ray.
 
-    Ray would replace our SIGTERM handler, which asks runs for a checkpoint. If ``local``, Ray's processes and gloo
+    Ray would replace our SIGTERM handler, which asks runs for a checkpoint. Its C++ part does so all the same, and
+    aborts the process 3 s after the signal; so the handler is installed again. If ``local``, Ray's processes and gloo
     listen only on 127.0.0.1 (Ray uses the machine's outward address whatever it is given), and each has its own
     process group: a closing terminal, `timeout` and `kill %1` signal the driver's group, and only the driver may
     receive that.
@@ -145,6 +148,9 @@ def adapted_start(local: bool) -> Iterator[None]:
                 os.environ["GLOO_SOCKET_IFNAME"] = "lo"
                 stack.callback(os.environ.pop, "GLOO_SOCKET_IFNAME", None)
         yield
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

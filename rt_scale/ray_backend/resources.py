@@ -15,6 +15,8 @@ Kind = Literal["gpu", "cpu"]
 """What a run occupies."""
 ACCELERATOR = "accelerator_type:"
 """Prefix of Ray's resource for an accelerator type; a node with such accelerators has 1 of it."""
+GIB = 2**30
+"""Bytes of a GiB; Ray counts memory in bytes."""
 SHARE = 0.001
 """How much of that resource a worker requests: small, so that it selects the node but never runs out."""
 MOST = 1000
@@ -27,7 +29,8 @@ NAMED = 4
 class Node:
     """A node, or a kind of node that an autoscaler may add (up to ``count``, which may be math.inf).
 
-    ``resources`` has Ray's names ("CPU", "GPU", "accelerator_type:H100"); ``told``: whether these name the accelerator.
+    ``resources`` has Ray's names ("CPU", "GPU", "memory" in bytes, "accelerator_type:H100"); ``told``: whether these
+    name the accelerator.
     """
 
     name: str
@@ -67,6 +70,8 @@ def bundle(launch: LaunchSpec) -> dict[str, float]:
     taken: dict[str, float] = {"CPU": launch.cpus}
     if launch.gpus:
         taken["GPU"] = launch.gpus
+    if launch.memory:
+        taken["memory"] = math.ceil(launch.memory * GIB)
     if launch.accelerator:
         taken[f"{ACCELERATOR}{launch.accelerator}"] = SHARE
     return taken
@@ -90,10 +95,11 @@ def refuse_unplaceable(launch: LaunchSpec, nodes: Sequence[Node], where: str) ->
     ``nodes`` includes the kinds that may be added; ``where`` names the cluster in messages, e.g. ``"this machine"``.
     """
     _refuse_accelerator(launch, nodes, where)
-    has = f"Available: {'; '.join(listed(nodes)) or 'no node'}."
+    has = f"Available: {'; '.join(listed(nodes, memory=bool(launch.memory))) or 'no node'}."
     room = slots(launch, nodes)
-    wanted = _in_words(bundle(launch))
-    fields = "launch.gpus or launch.cpus" if launch.gpus else "launch.cpus"
+    wanted = _in_words(bundle(launch), memory=True)
+    asked = [f"launch.{field}" for field in ("memory", "gpus") if getattr(launch, field)]
+    fields = " or ".join([*asked, "launch.cpus"])
     if not room:
         each = "A run" if launch.workers == 1 else f"Each of the {launch.workers} workers of a run"
         raise InputError(
@@ -120,11 +126,14 @@ def _refuse_accelerator(launch: LaunchSpec, nodes: Sequence[Node], where: str) -
     )
 
 
-def listed(nodes: Sequence[Node]) -> list[str]:
-    """The resources of nodes, equal ones grouped, e.g. ``"2 nodes of 8 CPUs, 1 GPU (A100): 10.0.0.2, 10.0.0.3"``."""
+def listed(nodes: Sequence[Node], *, memory: bool = False) -> list[str]:
+    """The resources of nodes, equal ones grouped, e.g. ``"2 nodes of 8 CPUs, 1 GPU (A100): 10.0.0.2, 10.0.0.3"``.
+
+    ``memory``: whether their memory is told, too.
+    """
     equal: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
-        equal[_in_words(node.resources)].append(node)
+        equal[_in_words(node.resources, memory=memory)].append(node)
     lines = []
     for has, group in equal.items():
         count = sum(node.count for node in group)
@@ -145,12 +154,14 @@ def described(nodes: Sequence[Node]) -> str:
     return f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}, {_in_words(total)}"
 
 
-def _in_words(resources: Mapping[str, float]) -> str:
-    """CPUs, GPUs and accelerators in words; runs request nothing else."""
+def _in_words(resources: Mapping[str, float], *, memory: bool = False) -> str:
+    """CPUs, GPUs, accelerators and, if asked for, memory in words; runs request nothing else."""
     parts = [f"{resources.get('CPU', 0):g} {'CPU' if resources.get('CPU', 0) == 1 else 'CPUs'}"]
     types = sorted(key.removeprefix(ACCELERATOR) for key in resources if key.startswith(ACCELERATOR))
     gpus = resources.get("GPU", 0)
     if gpus or types:
         named = f" ({', '.join(types)})" if types else ""
         parts.append(f"{gpus:g} {'GPU' if 0 < gpus <= 1 else 'GPUs'}{named}")
+    if memory and "memory" in resources:
+        parts.append(f"{resources['memory'] / GIB:.3g} GiB of memory")
     return ", ".join(parts)

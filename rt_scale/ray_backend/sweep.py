@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
 from rt_scale.scheduler.queue import Queue, StoredRuns
+from rt_scale.spec.errors import DeadlineReached, counted
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import stop_check
 from rt_scale.store.store import Store
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 class SweepOutcome:
     """How the runs of a sweep came out, in its order.
 
-    ``failed`` maps the label of a run to why it has no result, ``ended`` that of a run ended early by the sweep's rule.
+    ``failed`` maps the label of a run to why it has no result, ``ended`` that of a run ended early by the sweep's rule,
+    ``left`` that of a run left to another driver to who executes it.
     """
 
     finished: list[Point] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
 
 
 def run_sweeps(
@@ -38,20 +41,21 @@ def run_sweeps(
     where: Where,
     view: Callable[[int, int], AbstractContextManager[View]],
     stopping: Callable[[], bool] = lambda: False,
-    lost: Callable[[str], None] = lambda address: None,
+    lost: Callable[[str], None] = lambda why: None,
 ) -> list[SweepOutcome]:
     """Execute the unfinished runs of all sweeps, which have distinct names, as one queue through Ray Tune.
 
     Args:
         view: makes the view from the number of runs and the number done before.
         stopping: whether to stop; running runs then write a checkpoint.
-        lost: called from another thread with the address of a cluster whose head no longer answers.
+        lost: called from another thread, with a paragraph, when the cluster is lost; it must end this process.
 
     Raises:
         InputError: if data, device or resources are missing, the store is read-only, or the cluster does not answer.
         KeyboardInterrupt: if it was stopped.
+        DeadlineReached: if runs are left at the deadline.
     """
-    store = where.store
+    store, deadline = where.store, where.deadline
     store.check_writable()
     store.refresh(curves=False)
     jobs = jobs_of(sweeps)
@@ -62,11 +66,12 @@ def run_sweeps(
     keep(sweeps)
     given_up = {} if where.retry_failed else failed_before(todo, store)
     failed = {job.spec.name: given_up[job.spec.name] for job in todo if job.spec.name in given_up}
+    left, late = set[str](), set[str]()
     if len(failed) < len(todo) or to_sample:
         with view(len(jobs) + to_sample, len(jobs) - len(todo)) as shown:
             for note in notes:
                 shown.said(note)
-            failed = _run(sweeps, todo, given_up, where, shown, stopping, lost)
+            failed, left, late = _run(sweeps, todo, given_up, where, shown, stopping, lost)
         store.refresh()
         for name in jobs.keys() - failed.keys() if not stopping() else ():
             if store.status(name).state != "done":  # an object store's listing may lag behind its result
@@ -75,7 +80,13 @@ def run_sweeps(
         store.tidy()
     if stopping():
         raise KeyboardInterrupt
-    return [_outcome(sweep, failed) for sweep in sweeps]
+    if deadline is not None and left and (late or deadline.passed):
+        unstarted = f", {counted(len(late), 'run')} of which by the plan would not end before it" if late else ""
+        raise DeadlineReached(
+            f"The deadline ({deadline}) leaves {counted(len(left), 'run')} without a result{unstarted}. The same "
+            "command with a later deadline, or with none, continues from the last checkpoints."
+        )
+    return [_outcome(sweep, failed, left) for sweep in sweeps]
 
 
 def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopping: Callable[[], bool]) -> list[str]:
@@ -107,32 +118,48 @@ def _run(
     view: View,
     stopping: Callable[[], bool],
     lost: Callable[[str], None],
-) -> dict[str, str]:
-    """Run the queue; returns name -> reason for runs without result whose directory holds no reason."""
+) -> tuple[dict[str, str], set[str], set[str]]:
+    """Run the queue, until ``stopping`` or the deadline.
+
+    Returns name -> reason for runs without result whose directory holds no reason, the names of those that are left, to
+    other drivers or at the deadline, and of those that would not end before it.
+    """
     # Imported here: Ray is not needed if all runs are done, or failed before and are not tried again.
     from rt_scale.ray_backend.cluster import connect
-    from rt_scale.ray_backend.control import ControlActor, watch_head
+    from rt_scale.ray_backend.control import ControlActor
     from rt_scale.ray_backend.explore import Exploration
+    from rt_scale.ray_backend.head import Head, in_words, watch_head
     from rt_scale.ray_backend.tune import run_queue
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
     plugins = [plugin for sweep in sweeps for plugin in sweep.spec.names.found.values()]
+    deadline = where.deadline
     with ExitStack() as stack:
-        cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir, plugins=plugins))
+        cluster = stack.enter_context(
+            connect(where.address, train=train, log_dir=log_dir, plugins=plugins, max_nodes=where.max_nodes)
+        )
         for launch in launches:
             cluster.refuse_impossible(launch)
         if not cluster.local:
             view.said(cluster.describe())
-            stack.enter_context(watch_head(cluster.address, lambda: lost(cluster.address)))
-        queue = Queue(todo, StoredRuns(where.store), view, cluster, concurrency=where.concurrency, given_up=given_up)
+        name = "the local Ray" if cluster.local else f"the Ray cluster at {cluster.address}"
+        stack.enter_context(watch_head(Head(cluster.address).trouble, lambda *how: lost(in_words(name, *how))))
+        ending = stopping if deadline is None else lambda: stopping() or deadline.passed
+        if where.wait_nodes is not None:
+            cluster.wait_for(where.wait_nodes, [*launches], view.said, ending)
+        queue = Queue(
+            todo, StoredRuns(where.store), view, cluster,
+            concurrency=where.concurrency, given_up=given_up, leave_others=where.leave_others,
+            may_start=deadline.allows if deadline else lambda job: True,
+        )  # fmt: skip
         control = stack.enter_context(ControlActor())
         exploration = Exploration(sweeps, given_up, cluster.at_once, added=view.added, tell=control.end)
-        run_queue(queue, where, cluster, control, view, exploration, stopping=stopping)
-    return queue.failed
+        run_queue(queue, where, cluster, control, view, exploration, stopping=ending)
+    return queue.failed, queue.left, queue.late
 
 
-def _outcome(sweep: SweepRuns, failed: Mapping[str, str]) -> SweepOutcome:
+def _outcome(sweep: SweepRuns, failed: Mapping[str, str], left: Collection[str]) -> SweepOutcome:
     outcome, early = SweepOutcome(), sweep.early_stopped
     for point in sweep.points:
         name = point.spec.name
@@ -140,6 +167,9 @@ def _outcome(sweep: SweepRuns, failed: Mapping[str, str]) -> SweepOutcome:
             outcome.finished.append(point)
         elif name in early:
             outcome.ended[point.label] = str(early[name])
+        elif name in left:
+            owner = sweep.store.status(name).owner
+            outcome.left[point.label] = owner or "it needs a run that another driver executes"
         else:
             outcome.failed[point.label] = failed.get(name) or reason(sweep.store, point)
     return outcome

@@ -10,6 +10,7 @@ from rt_scale.progress.terminal import SweepView
 from rt_scale.ray_backend.output import NAME, console_on, output_to
 from rt_scale.ray_backend.sweep import SweepOutcome, run_sweeps
 from rt_scale.scheduler.job import Where
+from rt_scale.spec.errors import ExitCode
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.system.signals import stopping_on_signals
 
@@ -30,7 +31,7 @@ def run_shown(
 
     Args:
         failed: see ``SweepView``.
-        lost: called with a sentence from another thread, before the process ends as the cluster's head was lost.
+        lost: called with a paragraph from another thread, before the process ends as the cluster was lost.
         show: whether to show progress on standard output.
 
     Raises:
@@ -55,21 +56,15 @@ def run_shown(
 
 
 def _says_lost(error: int, tell: Callable[[str], None]) -> Callable[[str], None]:
-    """A function that ends this process, with a message on descriptor ``error``, when the cluster's head was lost.
+    """A function that ends this process with ``ExitCode.CLUSTER_LOST``, after its text was written to ``error``.
 
-    ``tell`` gets the message, too.
-
-    Ray would wait for a minute and then end the process without a message.
+    ``error`` is a file descriptor; ``tell`` gets the text, too.
     """
 
-    def lost(address: str) -> None:
-        text = (
-            f"the Ray cluster at {address} has failed: its head does not answer. Nothing is lost; start a cluster "
-            "again, and the same command resumes from the last checkpoints."
-        )
+    def lost(text: str) -> None:
         with suppress(OSError):  # the reader may have ended
             os.write(error, f"{SHOW_CURSOR if os.isatty(error) else ''}rt-scale: {text}\n".encode())
         tell(text)
-        os._exit(1)
+        os._exit(ExitCode.CLUSTER_LOST)
 
     return lost

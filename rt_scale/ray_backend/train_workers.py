@@ -18,6 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rt_scale.plugins import Plugin
 from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.control import ControlActor, ControlClient
+from rt_scale.ray_backend.losses import lost_node
 from rt_scale.ray_backend.resources import bundle
 from rt_scale.ray_backend.trial import TrialConfig
 from rt_scale.scheduler.job import RunReport
@@ -111,7 +112,7 @@ def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
     finished = run_dir.result()
     if finished is not None:
         return finished
-    client.stop_request, refused = client.outcome()
+    client.stop_request, refused, nodes = client.outcome()
     if refused is not None:
         _record(refused, run_dir)
         raise refused
@@ -120,6 +121,8 @@ def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
         raise RunError(str(failure["reason"]))
     if client.stop_request:
         raise Stopped
+    if lost := next(filter(None, map(lost_node, nodes)), ""):
+        raise WorkersDied(lost, with_node=True)
     raise WorkersDied(f"a worker of its {workers} died" + (f" ({error})" if error else ""))
 
 

@@ -21,6 +21,7 @@ from rt_scale.spec.kinds import import_kinds
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.lease import Process, note_lost
 from rt_scale.store.objects.store import open_place
 from rt_scale.store.results import BatchSize, RunResult
 
@@ -60,6 +61,7 @@ class TrialConfig(BaseModel, frozen=True):
         data_dir: folder of prepared data sets on every node.
         local: whether the cluster is this machine.
         measured_size: how many runs of this shape to train together, if measured before.
+        lost: the processes, lost since, that executed these runs before.
     """
 
     specs: tuple[SerializeAsAny[RunSpec], ...]
@@ -70,6 +72,7 @@ class TrialConfig(BaseModel, frozen=True):
     local: bool
     rule: JudgedBy | None = None
     measured_size: BatchSize | None = None
+    lost: tuple[Process, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -90,6 +93,7 @@ class TrialConfig(BaseModel, frozen=True):
         """Options of a run in this process; ``client`` observes and stops it."""
         from rt_scale.experiments.options import Options  # not at the top: the driver does not import torch
 
+        note_lost(self.lost)
         return Options(
             store=open_place(self.store),
             data_dir=self.data_dir,
@@ -128,13 +132,11 @@ def run_trial(config: TrialConfig, report: Report, run: Callable[[TrialConfig, C
     outcome: RunResult | BaseException
     try:
         outcome = run(config, client)
-    except Stopped as stopped:
-        if client.preempted and config.launch.workers == 1:
-            os._exit(0)  # Tune must not reuse this process: its node is about to be preempted
-        outcome = stopped
-    except Exception as error:
+    except (Exception, Stopped) as error:
         outcome = error
     report(TrialReport(outcomes={spec.name: job_outcome(outcome, client)}))
+    if client.preempted and config.launch.workers == 1:
+        os._exit(0)  # Tune must not reuse this process: its node is about to be preempted
 
 
 def run_in_process(config: TrialConfig, client: ControlClient) -> RunResult:
@@ -152,13 +154,15 @@ def job_outcome(outcome: RunResult | BaseException, client: ControlClient) -> Jo
     if isinstance(outcome, Stopped):
         if client.stop_request is not None and client.stop_request.reason is StopReason.ENDED_EARLY:
             return JobOutcome(JobState.EARLY_STOPPED, client.stop_request.text, client.newest.values)
+        if client.stop_request is not None and client.preempted:
+            return JobOutcome(JobState.PREEMPTED, client.stop_request.text)
         return JobOutcome(JobState.RETURNED, client.stop_request.text if client.stop_request else "")
     if isinstance(outcome, LeasedElsewhere):
         return JobOutcome(JobState.LEASED_ELSEWHERE, str(outcome))
     if isinstance(outcome, StoreUnavailable):
         return JobOutcome(JobState.STORE_UNAVAILABLE, str(outcome))
     if isinstance(outcome, WorkersDied):
-        return JobOutcome(JobState.DIED, str(outcome))
+        return JobOutcome(JobState.PREEMPTED if outcome.with_node else JobState.DIED, str(outcome))
     if isinstance(outcome, RtScaleError):
         return JobOutcome(JobState.FAILED, str(outcome))
     # A run that has started raises only RtScaleErrors.
@@ -209,8 +213,7 @@ def run_batch(config: TrialConfig, report: Report) -> None:
 
     def ended(number: int, outcome: RunResult | BaseException) -> None:
         reporting[number].close()
-        if not clients[number].preempted:
-            report(TrialReport(outcomes={specs[number].name: job_outcome(outcome, clients[number])}))
+        report(TrialReport(outcomes={specs[number].name: job_outcome(outcome, clients[number])}))
 
     for number in range(1, len(specs)):
         start(number)

@@ -5,25 +5,32 @@ A run with several workers starts Ray Train inside its trial. Tune restarts noth
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.search import Searcher
+from ray.tune.search.search_generator import SearchGenerator
 
 from rt_scale.ray_backend.cluster import Cluster
 from rt_scale.ray_backend.control import ControlActor
 from rt_scale.ray_backend.explore import Exploration
+from rt_scale.ray_backend.losses import lost_node, node_of
 from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport, run_batch, run_in_process, run_trial
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
+from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.sweep import SweepSpec
+from rt_scale.store.lease import Process, note_lost
 from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
 
 if TYPE_CHECKING:
+    from rt_scale.scheduler.deadline import Deadline
     from rt_scale.scheduler.job import View
 
 NEWS_S = 0.5
@@ -45,13 +52,27 @@ def run_queue(
     How a run came out is in its directory afterwards, or in ``queue.failed``; a failed run does not affect others.
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
-    driver = _Driver(queue, control, view, exploration, stopping)
-    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster))
+    driver = _Driver(
+        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline
+    )
+    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster, driver.lost))
+    while not (queue.finished or stopping()):
+        if handout.resting:  # all that is left is delayed, or executed by other drivers
+            driver.look()
+            queue.wake()
+            time.sleep(NEWS_S)
+        else:
+            _fit(handout, driver)
+            driver.settle_all()
+
+
+def _fit(handout: _Handout, driver: _Driver) -> None:
+    """Let Tune execute jobs until none is live, and none could start."""
     with tempfile.TemporaryDirectory(prefix="rt-scale-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(_trial, _resources),
             tune_config=tune.TuneConfig(
-                reuse_actors=True, search_alg=handout, num_samples=-1
+                reuse_actors=True, search_alg=_Handouts(handout), num_samples=-1
             ),
             run_config=tune.RunConfig(
                 storage_path=scratch, verbose=0, callbacks=[driver], stop=_AllStopped(driver),
@@ -61,9 +82,16 @@ def run_queue(
 
 
 def _tune_config(
-    jobs: Sequence[Job], measured_size: BatchSize | None, where: Where, cluster: Cluster
+    jobs: Sequence[Job],
+    measured_size: BatchSize | None,
+    where: Where,
+    cluster: Cluster,
+    lost: Mapping[str, Process],
 ) -> dict[str, Any]:
-    """The Tune config of a trial that executes these jobs: one, or several of one shape and launch section."""
+    """The Tune config of a trial that executes these jobs: one, or several of one shape and launch section.
+
+    ``lost``: as of :class:`_Driver`.
+    """
     first = jobs[0]
     config = TrialConfig(
         specs=tuple(job.spec for job in jobs),
@@ -74,8 +102,15 @@ def _tune_config(
         local=cluster.local,
         rule=_rule(first.sweep),
         measured_size=measured_size,
+        lost=tuple(lost[job.name] for job in jobs if job.name in lost),
     )
     return {"run": config.model_dump_json(), "resources": cluster.trial_resources(first.launch)}
+
+
+def _record_preemption(where: Where, job: Job, why: str) -> None:
+    if job.sweep is not None:
+        with suppress(RtScaleError):  # it is only shown
+            where.store.sweep(job.sweep.name).add_preemption(job.name, why)
 
 
 def _rule(sweep: SweepSpec | None) -> JudgedBy | None:
@@ -108,7 +143,9 @@ def _trial(given: Mapping[str, Any]) -> None:
 class _Driver(tune.Callback):  # type: ignore[misc]
     """Reports outcomes to the queue, shows the reports of runs, and forwards stop requests.
 
-    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job.
+    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job; ``lost`` the processes that
+    executed runs and were lost, by the run's name. The last outcome of a trial reaches the queue when its process is
+    free: the next run then takes that process, and asks for no other.
     """
 
     def __init__(
@@ -118,11 +155,16 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         view: View,
         exploration: Exploration,
         stopping: Callable[[], bool],
+        preempted: Callable[[Job, str], None],
+        deadline: Deadline | None = None,
     ) -> None:
-        self.queue, self.exploration, self.stopping = queue, exploration, stopping
-        self._control, self._view = control, view
+        self.queue, self.exploration, self.stopping, self._preempted = queue, exploration, stopping, preempted
+        self._control, self._view, self._deadline = control, view, deadline
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
+        self.lost: dict[str, Process] = {}
+        self._last: dict[str, tuple[Job, JobOutcome]] = {}
+        self._nodes: dict[str, str] = {}
         self.running = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,7 +180,8 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         if self.stopping() and not self._told:
             self._told = True
             self._control.stop("the sweep was asked to stop")
-            self._view.said(NOTICE)
+            over = self._deadline is not None and self._deadline.passed
+            self._view.said(f"the deadline ({self._deadline}) has passed: checkpoints are written" if over else NOTICE)
         for name, report in self._control.news().items():
             if name in self.queue.live:
                 self.queue.reported(name, report)
@@ -149,6 +192,10 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         """Called by Tune in every step of its loop."""
         self.running = any(trial.status == "RUNNING" for trial in trials)
         self.look()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial's process is there."""
+        self._nodes[trial.trial_id] = node_of(trial.temporary_state.ray_actor)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A trial reported outcomes of runs, or a measurement for a rule."""
@@ -161,16 +208,43 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         for name, outcome in report.outcomes.items():
             self._ended(trial, name, outcome)
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial's process is free."""
+        if trial.trial_id in self._last:
+            self._settle(*self._last.pop(trial.trial_id))
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial's process died."""
-        for name in list(self.jobs.get(trial.trial_id, {})):
-            self._ended(trial, name, JobOutcome(JobState.DIED, "its process died"))
+        """A trial's process died, by itself or with its node."""
+        self.on_trial_complete(iteration, trials, trial)
+        jobs, node = list(self.jobs.get(trial.trial_id, {})), self._nodes.pop(trial.trial_id, "")
+        if not jobs:
+            return
+        lost = lost_node(node)
+        outcome = JobOutcome(JobState.PREEMPTED, lost) if lost else JobOutcome(JobState.DIED, "its process died")
+        for name in jobs:
+            self._settle(self.jobs[trial.trial_id].pop(name), outcome)
 
     def _ended(self, trial: Any, name: str, outcome: JobOutcome) -> None:
-        job = self.jobs.get(trial.trial_id, {}).pop(name, None)
-        if job is not None:
-            self.queue.ended(name, outcome)
-            self.exploration.ended(job, outcome)
+        jobs = self.jobs.get(trial.trial_id, {})
+        job = jobs.pop(name, None)
+        if job is not None and jobs:
+            self._settle(job, outcome)
+        elif job is not None:
+            self._last[trial.trial_id] = job, outcome
+
+    def settle_all(self) -> None:
+        """Hand on what trials reported whose ends Tune did not tell, since it was stopped."""
+        while self._last:
+            self._settle(*self._last.popitem()[1])
+
+    def _settle(self, job: Job, outcome: JobOutcome) -> None:
+        if outcome.state in (JobState.DIED, JobState.PREEMPTED) and (process := self._control.process(job.name)):
+            self.lost[job.name] = process
+            note_lost([process])
+        self.queue.ended(job.name, outcome)
+        if outcome.state is JobState.PREEMPTED:
+            self._preempted(job, outcome.why)
+        self.exploration.ended(job, outcome)
 
 
 class _Handout(Searcher):  # type: ignore[misc]
@@ -196,6 +270,12 @@ class _Handout(Searcher):  # type: ignore[misc]
         self._driver.jobs[trial_id] = {job.spec.name: job for job in jobs}
         return self._config(jobs)
 
+    @property
+    def resting(self) -> bool:
+        """Whether no run could start now."""
+        self._driver.exploration.refill(self._driver.queue)
+        return self._driver.queue.resting
+
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **_: Any) -> bool:
         """Accept: nothing is searched."""
         return True
@@ -208,6 +288,14 @@ class _Handout(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing: the store has all state."""
+
+
+class _Handouts(SearchGenerator):  # type: ignore[misc]
+    """Finished, to Tune, while no run could start: then it keeps no idle process, and so no idle node."""
+
+    def is_finished(self) -> bool:
+        """Whether Tune need not ask for a trial now."""
+        return bool(super().is_finished() or self.searcher.resting)
 
 
 class _AllStopped(tune.Stopper):  # type: ignore[misc]

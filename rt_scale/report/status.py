@@ -14,7 +14,7 @@ from rt_scale.experiments.other_data import Affected
 from rt_scale.spec.differences import Condition, points_of, told_apart
 from rt_scale.spec.errors import counted
 from rt_scale.spec.grid import Point
-from rt_scale.store.store import Store
+from rt_scale.store.store import Preemptions, Store
 from rt_scale.store.sweep_runs import EarlyStop, SweepRuns, stored_specs
 from rt_scale.system.console import PlainConsole
 
@@ -61,15 +61,20 @@ def _status(label: str, name: str, store: Store) -> StatusRow:
 
 
 def status_of_sweep(
-    points: Sequence[Point], store: Store, ended: Mapping[str, EarlyStop] | None = None
+    points: Sequence[Point],
+    store: Store,
+    ended: Mapping[str, EarlyStop] | None = None,
+    preempted: Mapping[str, Preemptions] | None = None,
 ) -> list[StatusRow]:
-    """One row per run of the sweep, in order; ``ended`` are those ended early, by name."""
-    early = ended or {}
+    """One row per run of the sweep, in order; by name, ``ended`` those ended early, ``preempted`` that lost nodes."""
+    early, lost = ended or {}, preempted or {}
     rows = []
     for point in points:
         row = _status(point.label, point.spec.name, store)
         if row.state == "partial" and row.name in early:
             row = replace(row, state="ended", detail=str(early[row.name]))
+        elif row.state == "partial" and row.name in lost:
+            row = replace(row, detail=f"preempted: {lost[row.name]}")
         rows.append(row)
     return rows
 

@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
+
+if TYPE_CHECKING:
+    from rt_scale.scheduler.deadline import Deadline
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class JobState(StrEnum):
     """It returns to the queue unchanged: its node shuts down, or its batch was too large."""
     DIED = "died"
     """Its process ended without a report."""
+    PREEMPTED = "preempted"
+    """Its node was preempted or lost; this costs no try."""
     LEASED_ELSEWHERE = "leased_elsewhere"
     """Another driver executes its run."""
     STORE_UNAVAILABLE = "store_unavailable"
@@ -84,6 +90,10 @@ class Where:
         concurrency: most runs at a time.
         retry_failed: whether to retry runs whose state is ``failed``.
         replace: whether a sweep may replace one of the same name that has no run in common with it.
+        leave_others: whether to end, without waiting, once other drivers execute all that is left.
+        max_nodes: runs ask an autoscaler for no more than so many nodes hold.
+        wait_nodes: how many nodes have to be there before anything starts.
+        deadline: when the sweeps end.
     """
 
     store: Store
@@ -93,6 +103,10 @@ class Where:
     concurrency: int | None = None
     retry_failed: bool = False
     replace: bool = False
+    leave_others: bool = False
+    max_nodes: int | None = None
+    wait_nodes: int | None = None
+    deadline: Deadline | None = None
 
     @property
     def alone(self) -> bool:
@@ -155,6 +169,9 @@ class View:
 
     def waiting(self, label: str, why: str, seconds: float | None, *, leased_elsewhere: bool = False) -> None:
         """A run is back in the queue, for ``seconds`` if known; ``leased_elsewhere``: another driver executes it."""
+
+    def preempted(self, label: str, why: str, seconds: float | None) -> None:
+        """A run is back in the queue, for ``seconds`` if known, as its node was preempted or lost."""
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
         """A run is done, with its last measurements ``values``, or failed because of ``error``."""

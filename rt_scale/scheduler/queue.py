@@ -32,6 +32,8 @@ LONGEST = 60.0
 """Most seconds between two tries."""
 MOST = 16
 """Largest measured batch size, in runs."""
+LOSSES = 10
+"""After so many losses of its node in a row without a new checkpoint, a run is taken to be their cause."""
 DEATHS = 2
 """After so many deaths of its process in a row, a run is executed alone."""
 
@@ -42,8 +44,8 @@ class Cluster(Protocol):
     def at_once(self, launch: LaunchSpec) -> int:
         """How many jobs of that section run at once, each with all of its workers; at least 1."""
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
-        """Whether another job of that section can start beside the ``running`` ones."""
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
+        """Whether another process of that section can start beside the ``running`` ones, counted by section."""
 
 
 class Runs(Protocol):
@@ -93,7 +95,8 @@ class _Entry:
         place: in the queue.
         section: the jobs of its launch section.
         needs: names of the runs that it waits for.
-        deaths: how often in a row its process died.
+        deaths, losses: how often in a row its process died, and its node was lost.
+        elsewhere: whether another driver executed it when the queue looked last.
         began, reached: first step of its newest process, and the highest first step of the earlier ones.
         leader: name of the first run of the process that executes it, else empty.
     """
@@ -103,6 +106,8 @@ class _Entry:
     section: _Section
     needs: set[str]
     deaths: int = 0
+    losses: int = 0
+    elsewhere: bool = False
     began: int = -1
     reached: int = -1
     leader: str = ""
@@ -134,9 +139,12 @@ class Queue:
         jobs: the runs in order of priority; those that they start from are added.
         concurrency: most runs at a time; None: any number.
         given_up: name of a run -> why it is not tried; it counts as failed.
+        leave_others: whether the queue is finished once other drivers execute all that could start; see ``left``.
+        may_start: whether a run may start now; one that once may not is never asked for again.
         clock: seconds, monotonic.
 
     Attributes:
+        late: names of runs that were not to be started.
         live: running jobs by the name of the run.
         failed: name of a run -> why it has no result.
     """
@@ -150,12 +158,16 @@ class Queue:
         *,
         concurrency: int | None = None,
         given_up: Mapping[str, str] | None = None,
+        leave_others: bool = False,
+        may_start: Callable[[Job], bool] = lambda job: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runs, self._view, self._cluster, self._clock = runs, view, cluster, clock
-        self._concurrency, self._given_up = concurrency, given_up or {}
+        self._concurrency, self._given_up, self._leave_others = concurrency, given_up or {}, leave_others
         self._measured: dict[tuple[LaunchSpec, str], BatchSize] = {}
+        self._may_start = may_start
         self.live: dict[str, Job] = {}
+        self.late: set[str] = set()
         self.failed: dict[str, str] = {}
         self._entries: list[_Entry] = []
         self._by_name: dict[str, _Entry] = {}
@@ -228,9 +240,19 @@ class Queue:
         return not (self.live or self._later or self.waiting)
 
     @property
+    def left(self) -> set[str]:
+        """Names of the runs without an outcome: of a finished queue, those left to other drivers."""
+        return self._by_name.keys() - self._over.keys()
+
+    @property
     def waiting(self) -> bool:
         """Whether a run waits only for room."""
         return any(section.first for section in self._sections.values())
+
+    @property
+    def resting(self) -> bool:
+        """Whether no run waits or is due now: some may execute, be delayed, or need one of those."""
+        return not self.waiting and (self.wakes is None or self.wakes > self._clock())
 
     @property
     def wakes(self) -> float | None:
@@ -239,12 +261,14 @@ class Queue:
 
     def take(self) -> list[Job]:
         """The jobs that one process executes now; empty if none is ready or there is no room."""
-        self._wake()
+        self.wake()
+        self._put_aside()
         room = math.inf if self._concurrency is None else self._concurrency - len(self.live)
+        running = {section.launch: len(section.leaders) for section in self._sections.values()}
         heads = [
             (*section.first, section)
             for section in self._sections.values()
-            if section.first and self._cluster.has_room(section.launch, section.leaders.total())
+            if section.first and self._cluster.has_room(section.launch, running)
         ]
         if room <= 0 or not heads:
             return []
@@ -258,6 +282,13 @@ class Queue:
             self.live[entry.job.name] = entry.job
         return [entry.job for entry in batch]
 
+    def _put_aside(self) -> None:
+        """Take those of the next runs out of the queue that may no longer start."""
+        for section in self._sections.values():
+            for places in section.ready.values():
+                while places and not self._may_start(self._entries[places[0]].job):
+                    self.late.add(self._entries[heapq.heappop(places)].job.name)
+
     def _batch_size(self, leader: Job, section: _Section, alike: float) -> int:
         """How many of ``alike`` jobs, that may start now, one process executes; free processes get equal numbers."""
         most = leader.launch.pack
@@ -267,17 +298,34 @@ class Queue:
         free = self._cluster.at_once(section.launch) - len(section.leaders)
         return min(most, math.ceil(alike / max(1, free)))
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         """Check the delayed runs that are due; one that another driver still executes is delayed again."""
         while self._later and self._later[0][0] <= self._clock():
             entry = self._entries[heapq.heappop(self._later)[1]]
-            state = self._runs.state_now(entry.job.name)
-            if state == "done":
-                self._settle(entry, JobOutcome(JobState.DONE))
-            elif state == "running":
+            if self._is_elsewhere(entry):
                 self._put_off(entry, LOOK_AGAIN)
-            else:
-                self._make_ready(entry)
+        if self._leave_others and not (self.live or self.waiting):
+            self._leave()
+
+    def _leave(self) -> None:
+        """If other drivers executed all delayed runs, look a last time, and leave those that they still execute."""
+        delayed = [self._entries[place] for _, place in sorted(self._later)]
+        if all(entry.elsewhere for entry in delayed):
+            self._later.clear()
+            theirs = [entry for entry in delayed if self._is_elsewhere(entry)]
+            if self.waiting:
+                for entry in theirs:
+                    self._put_off(entry, LOOK_AGAIN)
+
+    def _is_elsewhere(self, entry: _Entry) -> bool:
+        """Look at a delayed run: whether another driver executes it; if not, it is settled or may start."""
+        state = self._runs.state_now(entry.job.name)
+        entry.elsewhere = state == "running"
+        if state == "done":
+            self._settle(entry, JobOutcome(JobState.DONE))
+        elif not entry.elsewhere:
+            self._make_ready(entry)
+        return entry.elsewhere
 
     def _put_off(self, entry: _Entry, seconds: float) -> None:
         heapq.heappush(self._later, (self._clock() + seconds, entry.place))
@@ -301,24 +349,36 @@ class Queue:
                 self._view.waiting(job.label, how.why, None)
             self._make_ready(entry)
         elif how.state is JobState.LEASED_ELSEWHERE:
+            entry.elsewhere = True
             self._view.waiting(job.label, how.why, LOOK_AGAIN, leased_elsewhere=True)
             self._put_off(entry, LOOK_AGAIN)
         else:
             self._try_again(entry, how)
 
     def _try_again(self, entry: _Entry, how: JobOutcome) -> None:
-        """Retry without limit while checkpoints advance, as on spot machines, else ``launch.retries`` times."""
-        advances = entry.deaths > 0 and entry.began > entry.reached
+        """Retry without limit while checkpoints advance, else ``launch.retries`` times, or ``LOSSES`` times.
+
+        The loss of a node costs no try; but a run that never gets on may be what ends its nodes.
+        """
+        if entry.began > entry.reached:  # a newer checkpoint than those of the processes before
+            entry.deaths = entry.losses = 0
         entry.reached, entry.began = max(entry.began, entry.reached), -1
-        entry.deaths = 1 if advances else entry.deaths + 1
-        job, tries = entry.job, entry.deaths
-        if tries > job.launch.retries:
-            why = f"{how.why}, {tries} times in a row without a new checkpoint."
+        job, preempted = entry.job, how.state is JobState.PREEMPTED
+        if preempted:
+            entry.losses += 1
+        else:
+            entry.deaths += 1
+        times, most = (entry.losses, LOSSES) if preempted else (entry.deaths, job.launch.retries + 1)
+        if times >= most:
+            why = f"{how.why}, {times} times in a row without a new checkpoint."
             self._runs.fail(job.spec, why)
             self._settle(entry, JobOutcome(JobState.FAILED, why))
             return
-        delay = min(LONGEST, BACKOFF * 2 ** (tries - 2)) if tries > 1 else 0.0
-        self._view.waiting(job.label, f"{how.why}; try {tries + 1} of {job.launch.retries + 1}", delay or None)
+        delay = min(LONGEST, BACKOFF * 2 ** (times - 2)) if times > 1 else 0.0
+        if preempted:
+            self._view.preempted(job.label, how.why, delay or None)
+        else:
+            self._view.waiting(job.label, f"{how.why}; try {times + 1} of {most}", delay or None)
         if delay:
             self._put_off(entry, delay)
         else:

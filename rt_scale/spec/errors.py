@@ -9,6 +9,7 @@ import difflib
 import itertools
 import reprlib
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 
 
 def counted(number: int, thing: str) -> str:
@@ -37,16 +38,38 @@ def printable(name: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+class ExitCode(IntEnum):
+    """Exit codes of commands; scripts that start a command again decide by them."""
+
+    DONE = 0
+    FAILED = 1
+    """Some runs failed, or an error after work had started."""
+    REFUSED = 2
+    """The input is not valid; nothing was started."""
+    CLUSTER_LOST = 3
+    """The head of the Ray cluster no longer answers; the same command continues on a new one."""
+    OTHERS_LEFT = 4
+    """With ``--leave-others``: nothing is left to start, and other drivers execute the remaining runs."""
+    INTERRUPTED = 130
+    """Stopped by Ctrl-C, SIGTERM, SIGHUP or at its deadline; the shells' code for Ctrl-C."""
+
+
 class RtScaleError(Exception):
     """Base of all user-facing errors."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class InputError(RtScaleError, ValueError):
     """The input is not valid; raised before any work starts. It is a ValueError so that pydantic collects it."""
 
-    exit_code = 2
+    exit_code = ExitCode.REFUSED
+
+
+class DeadlineReached(RtScaleError):
+    """Runs are left at the deadline of their sweep."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 class LeasedElsewhere(InputError):
@@ -56,11 +79,16 @@ class LeasedElsewhere(InputError):
 class RunError(RtScaleError):
     """A run failed; its earlier results are kept."""
 
-    exit_code = 1
-
 
 class WorkersDied(RunError):
-    """One of the processes that execute a run together died, which ended all of them."""
+    """One of the processes that execute a run together died, which ended all of them.
+
+    ``with_node``: as its node was preempted or lost.
+    """
+
+    def __init__(self, text: str, *, with_node: bool = False) -> None:
+        super().__init__(text)
+        self.with_node = with_node
 
 
 class StoreUnavailable(RunError):
@@ -77,7 +105,8 @@ def nearest(given: str, allowed: Iterable[str]) -> str | None:
         return -ratio, -len(list(alike)), name
 
     names = list(allowed)
-    return min(difflib.get_close_matches(wanted, names, n=max(1, len(names)), cutoff=0.5), key=order, default=None)
+    alike = difflib.get_close_matches(wanted, {name.lower() for name in names}, n=max(1, len(names)), cutoff=0.5)
+    return min((name for name in names if name.lower() in alike), key=order, default=None)
 
 
 def guess(given: str, allowed: Iterable[str]) -> str:

@@ -215,6 +215,9 @@ class EncoderSpec(Plugged):
     """Multiplier of every layer's number of channels; 0 < width <= 16."""
     attention: Literal["tokens", "heads"] = added("tokens")
     """What attention mixes: the tokens of an image, or (*_shared ViTs only, as in table 5) the heads of a token."""
+    init: Literal["default", "authors"] = added("default")
+    """Initialisation: default, or for ViTs authors, that of the published code: class token and positions N(0, 1),
+    linear layers and their biases torch's uniform, one patch embedding for teacher and student."""
 
     @model_validator(mode="before")
     @classmethod
@@ -227,9 +230,17 @@ class EncoderSpec(Plugged):
     @model_validator(mode="after")
     def _buildable(self) -> EncoderSpec:
         if self.plugin is None:
-            parse_encoder(self.name).check(norm=self.norm, width=self.width, attention=self.attention)
-        elif (self.norm, self.width, self.attention) != ("none", 1.0, "tokens"):
-            raise ValueError(f"norm, width and attention are of rt-scale's encoders: leave them out of '{self.name}'")
+            named = parse_encoder(self.name)
+            named.check(norm=self.norm, width=self.width, attention=self.attention)
+            if self.init == "authors" and not named.is_vit:
+                raise ValueError(
+                    f"init authors is the published code's initialisation of ViTs; leave encoder.init out for "
+                    f"'{self.name}', whose default is that of the published code"
+                )
+        elif (self.norm, self.width, self.attention, self.init) != ("none", 1.0, "tokens", "default"):
+            raise ValueError(
+                f"norm, width, attention and init are of rt-scale's encoders: leave them out of '{self.name}'"
+            )
         return self
 
 

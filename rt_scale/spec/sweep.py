@@ -34,6 +34,8 @@ class LaunchSpec(Part):
     """CPU cores of a worker, and its number of threads."""
     gpus: float = Field(0.0, ge=0, le=MOST)
     """GPUs of a worker; a fraction shares one GPU between runs of one worker."""
+    memory: float | None = Field(None, gt=0, le=MOST)
+    """GiB of main memory of a worker, reserved where runs are placed and not enforced; null: none is reserved."""
     accelerator: str | None = None
     """Type of the GPUs by Ray's name, e.g. H100; null: any."""
     workers: int = Field(1, ge=1, le=MOST)

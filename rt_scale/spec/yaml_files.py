@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -154,8 +155,15 @@ MOST_BYTES = 1 << 24
 
 def parse_yaml(text: str, source: str) -> Any:
     """The value of a YAML document; raises InputError that names ``source``, e.g. the file's path, and the line."""
-    try:
+    with yaml_errors(source):
         return yaml.load(text, Loader=CoreLoader)  # noqa: S506 - a subclass of the safe one
+
+
+@contextmanager
+def yaml_errors(source: str) -> Iterator[None]:
+    """Turn PyYAML's errors into InputErrors that name ``source`` and the line."""
+    try:
+        yield
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -7,8 +7,11 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from rt_scale.spec.errors import InputError, shortened
 from rt_scale.store.atomic import disk_errors, measure, read_json, to_json, write_bytes
@@ -17,10 +20,21 @@ from rt_scale.store.run_dir import RESULT, RUNS, SPEC, RunDir, RunStatus, Spec
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 SWEEPS = "sweeps"
-FILE, OVERRIDES, LIST = "sweep.yaml", "overrides.json", "runs.json"
+FILE, OVERRIDES, LIST, PREEMPTED = "sweep.yaml", "overrides.json", "runs.json", "preempted.json"
 AGAIN = "it was begun again meanwhile"
 
 _pause = time.sleep
+
+
+@dataclass(frozen=True)
+class Preemptions:
+    """How often a run lost its node, and how the last time."""
+
+    times: int
+    why: str
+
+    def __str__(self) -> str:
+        return self.why + (f" ({self.times} times so far)" if self.times > 1 else "")
 
 
 class SweepDir:
@@ -54,6 +68,19 @@ class SweepDir:
     def record(self, name: str, value: object) -> None:
         """Write ``value`` (plain JSON types) as the sweep's file ``name``, also to an object store."""
         self._put(self.path / name, to_json(value))
+
+    def preemptions(self) -> dict[str, Preemptions]:
+        """How often the sweep's runs lost their nodes, by the run's name; those that never did are not in it."""
+        try:
+            return TypeAdapter(dict[str, Preemptions]).validate_json((self.path / PREEMPTED).read_bytes())
+        except (OSError, ValidationError):
+            return {}
+
+    def add_preemption(self, run: str, why: str) -> None:
+        """Record that the run of that name lost its node, for people; the newest of several drivers is kept."""
+        found = self.preemptions()
+        found[run] = Preemptions(times=found[run].times + 1 if run in found else 1, why=why)
+        self.record(PREEMPTED, {name: asdict(each) for name, each in found.items()})
 
     def _put(self, path: Path, data: bytes) -> None:
         self._store.put(path, data)

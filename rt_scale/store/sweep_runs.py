@@ -26,7 +26,7 @@ from rt_scale.spec.sweep import SweepSpec, parse_either, parse_sweep
 from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import read_json
 from rt_scale.store.run_dir import RUNS, RunDir
-from rt_scale.store.store import FILE, Store, SweepDir
+from rt_scale.store.store import FILE, Preemptions, Store, SweepDir
 from rt_scale.system.paths import bundled_sweep, bundled_sweeps
 
 SAMPLED, STOPPED, POINTS = "sampled.json", "stopped.json", "points.json"
@@ -88,6 +88,11 @@ class SweepRuns:
         if self.spec.explore is None or self.spec.explore.search is None:
             return 0
         return max(0, most_points(self.spec.explore) - len(read_sampled(self.folder)))
+
+    @property
+    def preempted(self) -> dict[str, Preemptions]:
+        """The runs that lost their nodes, by name."""
+        return self.folder.preemptions()
 
     @property
     def early_stopped(self) -> dict[str, EarlyStop]:

@@ -1,4 +1,4 @@
-"""The cores and the memory that this process may use, within the limits of its control groups (e.g. a container's).
+"""The cores and the memory that this process may use, within the limits of its control groups and of its Slurm job.
 
 Kernel documentation: admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/{cpuacct,memory}.rst.
 """
@@ -17,10 +17,20 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def allowed_cores() -> int:
-    """CPU cores that this process may use: its affinity, or its CPU quota (rounded up) if that is lower."""
+    """CPU cores that this process may use: its affinity, its CPU quota (rounded up) or its Slurm job's, the lowest."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = (_quota(group) for group in _groups("cpu"))
-    return min([affinity, *(max(1, math.ceil(quota)) for quota in quotas if quota is not None)])
+    return min([affinity, *(max(1, math.ceil(quota)) for quota in quotas if quota is not None), *_slurm_cores()])
+
+
+def _slurm_cores() -> Iterator[int]:
+    """CPUs that Slurm gave: to the job or step on this node, and to each task of a step (sbatch's shell is no step).
+
+    Slurm binds processes to them only where the site uses its affinity or cgroup plugin.
+    """
+    for variable in ("SLURM_CPUS_ON_NODE", *(["SLURM_CPUS_PER_TASK"] if "SLURM_STEP_ID" in os.environ else [])):
+        with contextlib.suppress(KeyError, ValueError):
+            yield max(1, int(os.environ[variable]))
 
 
 def free_host_memory() -> int:

@@ -125,6 +125,27 @@ with connect(log_dir=logs):
     assert token.read_text() == "a token of the user's own"
 
 
+SLOW = """
+import time
+from rt_scale.ray_backend.cluster import connect
+from rt_scale.system.signals import stopping_on_signals
+with stopping_on_signals(lambda text: None) as stopping, connect():
+    print("up", flush=True)
+    while not stopping():
+        time.sleep(0.01)
+    time.sleep(4)
+    print("in order", flush=True)
+"""
+
+
+def test_who_is_asked_to_stop_may_take_longer_than_ray_would_wait(env: dict[str, str], start: Start) -> None:
+    process = start("-c", SLOW, program=[sys.executable], env=env)
+    told(process, "up")
+    process.terminate()
+    out, err = process.communicate(timeout=480)
+    assert (process.returncode, out) == (0, "in order\n"), err
+
+
 def test_a_port_where_nothing_answers(env: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         said = connecting(f"127.0.0.1:{mute.getsockname()[1]}", env)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rt_scale.ray_backend.head import HANGS, LEFT, RESTARTED, SILENT
 from tests.integration.joining import RAY, Start, connecting, environment, name_of, told
 
 
@@ -44,12 +45,13 @@ def begin_head(
     temp = Path("/tmp") / f"rt-scale-{secrets.token_hex(4)}"
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*options: str, **more: str) -> tuple[str, subprocess.Popen[str]]:
-        token = Path(env["HOME"]) / ".ray" / "auth_token"
-        token.parent.mkdir()
-        token.write_text(secrets.token_hex(32))
-        token.chmod(0o600)
-        port = free_port()
+    token = Path(env["HOME"]) / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+
+    def begin(*options: str, port: str = "", **more: str) -> tuple[str, subprocess.Popen[str]]:
+        port = port or str(free_port())
         arguments = ["start", "--head", "--block", f"--port={port}", f"--temp-dir={temp}", "--num-cpus=2"]
         environment = {**env, "RAY_AUTH_MODE": "token", "PYTHONUNBUFFERED": "1", **more}
         process = start(*arguments, "--include-dashboard=false", *options, program=[RAY], env=environment)
@@ -87,18 +89,27 @@ def test_a_cluster_is_joined_with_its_token_only(begin_head: Begin, env: dict[st
 LOST = """
 import os, sys
 from rt_scale.ray_backend.cluster import connect, ray
-from rt_scale.ray_backend.control import watch_head
-def lost():
-    print("lost", flush=True)
+from rt_scale.ray_backend.head import Head, watch_head
+def lost(since, trouble):
+    print("lost", trouble.what, flush=True)
     os._exit(7)
-with connect(sys.argv[1]) as cluster, watch_head(cluster.address, lost):
-    @ray.remote
-    def work():
-        import time
-        time.sleep(1000)
-    running = work.remote()
-    print("up", flush=True)
-    ray.get(running)
+before = [None]
+def trouble():
+    found = head.trouble()
+    if found != before[0]:
+        print("trouble", found and found.what, flush=True)
+    before[0] = found
+    return found
+with connect(sys.argv[1]) as cluster:
+  head = Head(cluster.address)
+  with watch_head(trouble, lost):
+      @ray.remote
+      def work():
+          import time
+          time.sleep(1000)
+      running = work.remote()
+      print("up", flush=True)
+      ray.get(running)
 """
 
 
@@ -109,8 +120,34 @@ def test_a_lost_head_is_noticed_before_ray_ends_the_process(
     driver = start("-c", LOST, address, program=[sys.executable], env=env)
     told(driver, "up")
     (gcs,) = (pid for pid in living(process.pid) if name_of(pid) == "gcs_server")
+    os.kill(gcs, signal.SIGSTOP)
+    assert told(driver, "trouble") == HANGS.what
+    os.kill(gcs, signal.SIGCONT)
+    assert told(driver, "trouble") == "None"
     os.kill(gcs, signal.SIGKILL)
-    told(driver, "lost")
+    assert told(driver, "lost") == SILENT.what
+    assert driver.wait(30) == 7
+
+
+def test_a_head_that_was_started_anew_and_a_driver_whose_own_node_is_lost(
+    begin_head: Begin, env: dict[str, str], start: Start, living: Callable[[int], list[int]]
+) -> None:
+    address, process = begin_head()
+    driver = start("-c", LOST, address, program=[sys.executable], env=env)
+    told(driver, "up")
+    for pid in living(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.wait(60)
+    soon = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "2"}
+    _, process = begin_head(port=address.rpartition(":")[2], **soon)
+    assert told(driver, "lost") == RESTARTED.what
+    assert driver.wait(30) == 7
+    driver = start("-c", LOST, address, program=[sys.executable], env=env)
+    told(driver, "up")
+    process.send_signal(signal.SIGSTOP)  # it would end the head with the node
+    (raylet,) = (pid for pid in living(process.pid) if name_of(pid) == "raylet")
+    os.kill(raylet, signal.SIGKILL)
+    assert told(driver, "lost") == LEFT.what
     assert driver.wait(30) == 7
 
 

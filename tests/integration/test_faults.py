@@ -15,6 +15,7 @@ import pytest
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.control import LOOK
+from rt_scale.spec.errors import ExitCode
 from rt_scale.store.store import Store
 from tests.integration.several_nodes import Clusters, Nodes
 from tests.integration.sweeping import SWEEP, Place, paused, training, until, workers
@@ -78,7 +79,9 @@ def test_a_node_is_lost_and_another_one_goes_on(
     same(place, undisturbed)
     label = next(point.label for point in place.points if place.store.run(point.spec).path == hit)
     assert attempts(place)[label] == before[label] + 1
-    assert f"waiting {label}: its process died; try 2 of 4" in out
+    assert f"preempted {label}: its node {nodes.address.partition(':')[0]} was lost; it continues" in out
+    assert "try 2 of 4" not in out
+    assert place.store.sweep("small").preemptions()[hit.name].times == 1
     assert f"Ray at {nodes.address}: 2 nodes, 1 CPU" in out
     # Asked for what it has before it was joined to run anything.
     assert "Within the budget:" in out
@@ -115,7 +118,7 @@ def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
     assert run_dir.result() is None
     assert run_dir.checkpoints.steps()[-1] > 0
     nodes("add", 1)
-    finish(process)
+    assert f"preempted {point.label}: its node {nodes.address.partition(':')[0]} was preempted; " in finish(process)
     run(point.spec, Options(store=alone.store, data_dir=data_dir, device="cpu", threads=1))
     same(place, alone)
 
@@ -144,10 +147,10 @@ def test_the_head_is_killed_and_there_is_a_new_one(
         wait_for(lambda: training(place), process)
         nodes("behead")
         out, err = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 1, (out, err)
+    assert process.returncode == ExitCode.CLUSTER_LOST, (out, err)
     assert [document["event"] for document in got.documents] == ["sweep_stopped"]
     assert "head does not answer" in got.documents[0]["reason"]
-    assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} has failed: its head does not answer.")
+    assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} is lost: its head does not answer, since ")
     until(lambda: not workers(place))
     again = clusters()
     again("add", 1)
@@ -204,8 +207,9 @@ def test_workers_and_nodes_of_a_run_of_several_are_lost(
         nodes("remove", first)
     out = finish(process)
     assert run_dir.status().attempts >= 3
-    # Once more for each that begins on the removed node before the head knows that it is gone, and dies at once.
-    assert out.count("a worker of its 2 died") >= run_dir.status().attempts - 1
+    # The second once more for each that begins on the removed node before the head knows that it is gone.
+    assert out.count("a worker of its 2 died") == 1
+    assert f"preempted base,seed=0: its node {nodes.address.partition(':')[0]} was lost" in out
     alone = run(point.spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()
     assert result is not None
@@ -227,7 +231,7 @@ def test_a_run_of_several_workers_leaves_a_node_that_is_preempted(
         nodes("add", 1)
         assert nodes("drain", going) == "done"
         time.sleep(LOOK)  # the control actor looks again before it answers
-    assert "waiting base,seed=0: its node is shutting down" in finish(process)
+    assert f"preempted base,seed=0: its node {nodes.address.partition(':')[0]} was preempted" in finish(process)
     assert run_dir.status().attempts == 2
     alone = run(point.spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()

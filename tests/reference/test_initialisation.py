@@ -70,6 +70,21 @@ def test_all_of_a_vit_has_deviation_one_fiftieth(shared: bool, over_heads: bool)
     assert len(list(encoder.parameters())) == 2 * (len(linear) + len(norms)) + 2
 
 
+def test_the_authors_vit_has_standard_tokens_and_torchs_linear_layers() -> None:
+    """What their code was measured to draw (facts on the paper): N(0, 1), and U(-1/sqrt(d), 1/sqrt(d)) with biases."""
+    vit = ViT(channels=3, size=32, patch=2, width=192, heads=3, layers=2, shared=False, over_heads=False)
+    encoder = initialise(vit, torch.Generator().manual_seed(0), linear="authors")
+    assert_normal(encoder.tokens.positions, 1.0)
+    assert encoder.tokens.class_token.std().item() == pytest.approx(1, abs=0.3)
+    for layer in (module for module in encoder.modules() if isinstance(module, nn.Linear)):
+        bound = layer.in_features**-0.5
+        for values in (layer.weight, layer.bias):
+            assert 0.95 * bound < values.abs().max().item() <= bound
+            assert values.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    norms = [module for module in encoder.modules() if isinstance(module, nn.LayerNorm)]
+    assert all((module.weight == 1).all() and (module.bias == 0).all() for module in norms)
+
+
 @pytest.mark.parametrize("norm", ["batch", "instance", "group8", "layer"])
 def test_normalisations_start_at_scale_1_and_shift_0(norm: str) -> None:
     layer = NORM_LAYERS[norm](16)

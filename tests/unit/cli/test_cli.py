@@ -14,10 +14,10 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale import __version__
-from rt_scale.cli import INTERRUPTED, app, doctor, main, runs
+from rt_scale.cli import app, doctor, main, runs
 from rt_scale.cli.options import print_table
 from rt_scale.scheduler.search import Search
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import ExitCode, InputError, RunError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
@@ -254,7 +254,7 @@ def test_version_and_data_prepare_and_verify(invoke: Callable[..., str], tmp_pat
     [
         (InputError("Give a number."), 2, "rt-scale: Give a number.\n"),
         (RunError("The disk is full."), 1, "rt-scale: The disk is full.\n"),
-        (KeyboardInterrupt(), INTERRUPTED, "rt-scale: interrupted; the same command resumes"),
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "rt-scale: interrupted; the same command resumes"),
     ],
 )
 def test_errors_are_one_paragraph_with_their_code(

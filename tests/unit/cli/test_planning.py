@@ -76,7 +76,7 @@ def test_a_gpu_that_is_not_here(plan: Callable[..., str], file: Path, prices: Pa
     assert "at an assumed 60 TFLOP/s" in text
     assert "on 6 GPUs" in text
     assert "2 x with GPUs" in text
-    assert "not offered" in text
+    assert "none known" in text
     assert "Assumed: one GPU a run for one; to run so, set launch.gpus: 1" in text
     assert "on 1 GPU:" in plan(file, "--tflops", 60)
 

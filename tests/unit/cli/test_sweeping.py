@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from rt_scale.cli.options import load_files
 from rt_scale.data.prepare import open_prepared
 from rt_scale.ray_backend import terminal as launched
 from rt_scale.ray_backend.sweep import SweepOutcome
-from rt_scale.scheduler.job import Where
+from rt_scale.scheduler.job import Where, jobs_of
 from rt_scale.spec import grid
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import ExitCode, InputError
 from rt_scale.store.store import Store
 from tests.receiver import receiving
 from tests.records import finish_run, run_result
@@ -63,7 +65,8 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     arguments = [
         "sweep", file, other, "--set", "train.epochs=7", "--store", tmp_path / "s", "--data-dir", tmp_path / "d",
         "--device", "cpu", "--address", "10.0.0.1:6379", "--concurrency", 3, "--cpus", 4, "--gpus", 0.5,
-        "--accelerator", "H100", "--pack", "6", "--retry-failed", "--yes",
+        "--memory", 1.5, "--accelerator", "H100", "--pack", "6", "--retry-failed", "--leave-others", "--yes",
+        "--max-nodes", 7, "--wait-nodes", 2,
     ]  # fmt: skip
     ended = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert ended.exit_code == 0, ended.output
@@ -71,11 +74,31 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     assert [sweep.spec.name for sweep in sweeps] == ["one", "other"]
     launch = sweeps[0].spec.launch
     assert (launch.cpus, launch.gpus, launch.accelerator, launch.workers, launch.retries) == (4, 0.5, "H100", 1, 1)
-    assert (launch.pack, launch.accelerate) == (6, "auto")
+    assert (launch.pack, launch.accelerate, launch.memory) == (6, "auto", 1.5)
     assert {point.spec.train.epochs for sweep in sweeps for point in sweep.points} == {7}
     assert sweeps[0].overrides == ["train.epochs=7"]
+    assert (where.max_nodes, where.wait_nodes, where.deadline) == (7, 2, None)
     assert (where.store.root, where.data_dir, where.device) == (tmp_path / "s", tmp_path / "d", "cpu")
     assert (where.address, where.concurrency, where.retry_failed, where.replace) == ("10.0.0.1:6379", 3, True, True)
+    assert where.leave_others
+
+
+def test_the_plan_is_held_to_the_deadline_before_it_starts(
+    file: Path, tmp_path: Path, calls: list[tuple[Any, Where]]
+) -> None:
+    def go(*more: str) -> Any:
+        given = ["sweep", str(file), "--store", str(tmp_path / "s"), "--data-dir", str(tmp_path / "d"), *more]
+        return CliRunner().invoke(app, given)
+
+    ended = go("--deadline", "2h")
+    assert re.search(r"By the plan, the last run ends 1h 5\dm before the deadline \(20", ended.output)
+    ((_, where),) = calls
+    assert where.deadline is not None
+    assert 7100 < where.deadline.at - time.time() <= 7200
+    jobs = jobs_of(load_files([file], [], {}, where.store))
+    assert all(0 < (where.deadline.left(job) or 0) < 600 for job in jobs.values())
+    assert isinstance(go("--deadline", "tomorrow").exception, InputError)
+    assert "more nodes than --max-nodes 2" in str(go("--max-nodes", "2", "--wait-nodes", "3").exception)
 
 
 def test_how_to_accelerate_is_handed_on(file: Path, tmp_path: Path, calls: list[tuple[Any, Where]]) -> None:
@@ -144,6 +167,25 @@ def test_runs_without_a_result_are_named(file: Path, monkeypatch: pytest.MonkeyP
     assert said[kind] in ended.output
 
 
+def test_runs_left_to_other_drivers_have_an_exit_code_of_their_own(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = SweepOutcome(failed={"b": "It diverged."}, left={"a": "process 5 on host far"})
+    monkeypatch.setattr(launched, "run_sweeps", lambda *_: [outcome])
+    with receiving() as got:
+        arguments = ["sweep", str(file), "--store", str(tmp_path), "--notify", got.url]
+        ended = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert ended.exit_code == ExitCode.OTHERS_LEFT == 4
+    assert "1 run left to other drivers: a (process 5 on host far)\n" in ended.output
+    assert got.documents[-1]["left"] == [{"run": "a", "by": "process 5 on host far"}]
+
+
+def test_help_says_all_exit_codes() -> None:
+    said = CliRunner().invoke(app, ["sweep", "--help"], catch_exceptions=False).output
+    codes = said.partition("Exit codes:")[2].partition("Options")[0]
+    assert [int(code) for code in re.findall(r"\d+", codes)] == [*ExitCode]
+
+
 def test_the_end_is_told_with_counts_and_reasons(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_sweeps(sweeps: Any, where: Where, view: Any, *_: Any) -> list[SweepOutcome]:
         with view(2, 0) as shown:
@@ -160,9 +202,10 @@ def test_the_end_is_told_with_counts_and_reasons(file: Path, tmp_path: Path, mon
     first, last = got.documents
     assert first == {
         "event": "run_failed", "sweep": "one", "failed": failed,
-        "counts": {"runs": 2, "done": 0, "failed": 1, "ended": 0},
+        "counts": {"runs": 2, "done": 0, "failed": 1, "ended": 0, "preempted": 0},
     }  # fmt: skip
     assert (last["event"], last["sweep"], last["failed"], last["report"]) == ("sweep_ended", "one", failed, None)
+    assert last["preempted"] == {}
     assert (last["counts"]["runs"], last["counts"]["missing"], last["counts"]["done"]) == (2, 2, 0)
 
 

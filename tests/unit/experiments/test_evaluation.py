@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
+from rt_scale.experiments.evaluation import Evaluation
 from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
@@ -91,6 +93,23 @@ def test_every_set_is_probed_with_its_own_normalisation_at_the_encoders_size_or_
     assert last["probe@shades/student/knn"] == knn(lambda *given: embed(student.encoder, *given, precision=precision))
     assert last["probe@shades/teacher/knn"] == knn(lambda *given: embed(teacher.encoder, *given, precision=precision))
     assert set(result.best) == {f"{group}/student/{probe}" for group in ("probe", "probe@shades") for probe in PROBES}
+
+
+@pytest.mark.parametrize("own", [{}, {"probe.also": ["shades"]}])
+def test_a_student_that_is_its_teacher_is_not_probed_again(
+    tiny: Tiny, settings: Make, shades: Prepared, monkeypatch: pytest.MonkeyPatch, own: dict[str, Any]
+) -> None:
+    embedded = []
+    embed_network = Prober.embed_network
+    monkeypatch.setattr(Prober, "embed_network", lambda self, *of: embedded.append(1) or embed_network(self, *of))
+    spec = tiny({"student.alpha": 0, "train.stop": "0ep", **own})
+    last, once = run(spec, settings()).last, len(embedded)
+    monkeypatch.setattr(Evaluation, "_is_teacher", lambda self, encoder: False)
+    other = settings()
+    shutil.rmtree(other.store.run(spec).path)
+    assert run(spec, other).last == last
+    assert len(embedded) - once == 2 * once == 2 * len(own) + 2
+    assert last["probe/student/linear"] == last["probe/teacher/linear"]
 
 
 def test_other_sets_change_nothing_about_the_run(tiny: Tiny, settings: Make, shades: Prepared) -> None:

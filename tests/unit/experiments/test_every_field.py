@@ -53,6 +53,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "encoder.name": ({}, "convnet_4_2", "probe/teacher/knn"),
     "encoder.norm": ({}, "batch", "train/loss"),
     "encoder.attention": (SHARED_VIT, "heads", "probe/teacher/knn"),
+    "encoder.init": (SHARED_VIT, "authors", "probe/teacher/knn"),
     "encoder.width": ({}, 2.0, "probe/teacher/knn"),
     "projector.hidden": ({}, [8], "train/loss"),
     "projector.bottleneck": ({}, 4, "train/loss"),

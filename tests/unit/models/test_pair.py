@@ -119,3 +119,14 @@ def test_moving_keeps_values_and_lays_convolutions_out_as_images() -> None:
     assert torch.equal(back.float(), draw(0).get_parameter("encoder.features.3.weight"))
     assert {parameter.dtype for parameter in to_device(draw(0), "cpu").parameters()} == {torch.float32}
     assert to_device(draw(0), torch.device("meta")).get_parameter("projector.last.weight").is_meta
+
+
+def test_the_authors_vits_share_their_patch_embedding_even_with_an_independent_student() -> None:
+    """It is not drawn again in the published code; every other weight is."""
+    pair = build_pair(spec(encoder={"name": "vit_tiny", "init": "authors"}, student={"alpha": 1.0}), 3, 16)
+    ours = build_pair(spec(encoder={"name": "vit_tiny"}, student={"alpha": 1.0}), 3, 16)
+    for pair_of, shared in ((pair, {"embed_patch.weight", "embed_patch.bias"}), (ours, {"embed_patch.bias"})):
+        teacher, student = (dict(network.encoder.named_parameters()) for network in pair_of)
+        drawn = {name for name, weights in teacher.items() if weights.std() > 0}
+        equal = {name for name in drawn if torch.equal(teacher[name], student[name])}
+        assert equal == shared & drawn

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.util.accelerators import accelerators
 
 from rt_scale.plan.costs import Price, amount_text, check_budget, load_prices, prices_for
 from rt_scale.plan.plan import Conditions, conditions_of, refuse_over_budget
@@ -52,6 +53,45 @@ def test_a_budget_is_kept_or_refused(store: Store) -> None:
         check_budget(go(given, cpus=2, prices=prices), 11.99)
     # Planned with interruptions, it is the price on spot machines that counts.
     check_budget(go(given, cpus=2, prices=prices, rate=0.01), 11.99)
+
+
+def test_an_unknown_price_is_told_and_keeps_no_budget(store: Store) -> None:
+    given = sweeps(store, {"seeds": 8})
+    unknown, known = {"on_demand": None, "spot": 1.0}, {"name": "b"}
+    plan = go(given, cpus=2, prices=sheet(unknown, known))
+    assert [(cost.on_demand, cost.spot) for cost in plan.costs] == [(None, 4.0), (12.0, 4.0)]
+    least = check_budget(plan, 12.0)
+    assert least is not None
+    assert least.cost.name == "b"
+    with pytest.raises(InputError, match="has a price"):
+        check_budget(go(given, cpus=2, prices=sheet(unknown)), 12.0)
+    check_budget(go(given, cpus=2, prices=sheet(unknown), rate=0.01), 12.0)
+
+
+def test_machines_with_other_gpus_cost_nothing_here(store: Store) -> None:
+    launch = {"gpus": 1, "accelerator": "H100"}
+    rows = [{"name": name, "gpus": 1, "accelerator": kind} for name, kind in (("a", "H100"), ("b", "T4"), ("c", None))]
+    made = go(sweeps(store, {"seeds": 8, "launch": launch}), gpus=2, prices=sheet(*rows))
+    assert [cost.name for cost in made.costs] == ["a", "c"]
+    exact = [{"name": name, "gpus": 1, "accelerator": name} for name in ("A100", "A100-40G", "A100-80G")]
+    for asked, names in (("A100", ["A100", "A100-40G", "A100-80G"]), ("A100-80G", ["A100-80G"])):
+        given = sweeps(store, {"seeds": 8, "launch": {"gpus": 1, "accelerator": asked}})
+        assert [cost.name for cost in go(given, gpus=2, prices=sheet(*exact)).costs] == names
+    made = go(sweeps(store, {"seeds": 8, "launch": {"gpus": 1}}), gpus=2, prices=sheet(*rows))
+    assert [cost.name for cost in made.costs] == ["a", "b", "c"]
+
+
+def test_the_sheet_that_comes_with_rt_scale_was_looked_up() -> None:
+    rows = load_prices(Path(__file__).parents[3] / "cluster" / "prices.yaml").prices
+    assert len({(row.provider, row.name) for row in rows}) == len(rows)
+    for row in rows:
+        assert row.source.startswith("https://github.com/skypilot-org/skypilot-catalog/blob/")
+        assert row.provider in row.source
+        assert row.region
+        assert row.memory
+        assert row.on_demand is None or row.spot is None or row.spot < row.on_demand
+        assert (row.accelerator is None) == (row.gpus == 0)
+        assert row.accelerator is None or row.accelerator in vars(accelerators).values()
 
 
 def test_sweeps_about_to_start_are_planned_and_held_to_their_budget(store: Store, tmp_path: Path) -> None:
@@ -123,8 +163,9 @@ def test_on_a_cluster_it_is_planned_for_what_that_has(
     asked: list[str | None] = []
 
     @contextmanager
-    def connect(given: str | None) -> Iterator[cluster.Cluster]:
+    def connect(given: str | None, *, max_nodes: int | None) -> Iterator[cluster.Cluster]:
         asked.append(given)
+        assert max_nodes is None
         yield cluster.Cluster("10.0.0.1:6379", local=True)
 
     nodes = [{"Alive": True, "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 4}}] * 2
@@ -169,14 +210,6 @@ def test_a_sheet_is_read_as_it_is_written(tmp_path: Path) -> None:
     assert (first.name, first.gpus, first.cpus, first.on_demand, first.spot) == ("a", 4, 32, 8.0, 3.0)
     assert (f"{first.date}", first.source, first.currency) == ("2026-02-03", "a page", "EUR")
     assert second.spot is None
-
-
-def test_the_example_is_valid_and_says_that_it_is_one() -> None:
-    path = Path(__file__).parents[3] / "cluster" / "prices.yaml"
-    assert "EXAMPLES TO BE EDITED" in path.read_text()
-    prices = load_prices(path).prices
-    assert {price.gpus for price in prices} == {0, 1, 8}
-    assert all("example" in price.source for price in prices)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rt_scale.plan.estimate import Estimate
-from rt_scale.plan.simulation import HOPELESS, Kind, Schedule, simulate
+from rt_scale.plan.simulation import HOPELESS, Capacity, Kind, Schedule, simulate
 from rt_scale.scheduler.job import Job
+from rt_scale.scheduler.queue import LOSSES
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
@@ -53,7 +54,7 @@ def work_off(tasks: Sequence[Task], capacity: dict[Kind, float], **more: Any) ->
         found = by_name[job.name]
         return Estimate(found.seconds, found.seconds, found.checkpoint, "")
 
-    return simulate(jobs, estimate, capacity, **more)
+    return simulate(jobs, estimate, Capacity(capacity), **more)
 
 
 class Draws:
@@ -172,14 +173,22 @@ def test_what_each_process_trained_and_occupied_is_known() -> None:
     tasks = [task("a", 4, 0.5), *(task(name, 4, 0.5, pack=4) for name in "bcd")]
     schedule = work_off(tasks, {"gpu": 1})
     assert sorted(schedule.together.values()) == [1, 1, 2, 2]
-    assert (schedule.processes, schedule.work, schedule.peak) == (3, {"gpu": 8.0}, {"gpu": 1.0})
+    assert (schedule.processes, schedule.work) == (3, {"gpu": 8.0})
+
+
+def test_the_most_in_use_at_once_is_known() -> None:
+    machines = Capacity({"gpu": 8, "cpu": 3})
+    machines.occupy(LaunchSpec(gpus=0.5), 0.0)
+    machines.occupy(LaunchSpec(gpus=2), 0.0)
+    machines.free(LaunchSpec(gpus=0.5), (), 1.0)
+    assert machines.peak == {"gpu": 2.5, "cpu": 0.0}
 
 
 def test_a_run_that_never_gets_to_a_checkpoint_is_given_up_as_a_sweep_gives_it_up() -> None:
-    draws: Any = Draws(5.0, math.inf, 5.0, 5.0, 5.0)
+    draws: Any = Draws(5.0, math.inf, *[5.0] * (LOSSES - 1))
     tasks = [task("a", 10), task("b", 1, after=("a",)), task("c", 1)]
     found = work_off(tasks, {"gpu": 3}, rate=1, generator=draws, replacement=0).outcome
-    assert (found.given_up, found.interruptions) == (2, 4)
+    assert (found.given_up, found.interruptions) == (2, LOSSES)
 
 
 def test_an_interrupted_run_does_not_count_among_those_at_a_time() -> None:

@@ -125,6 +125,20 @@ def test_a_retry_whose_time_is_not_known_is_a_line_without_one() -> None:
     assert watched.shown()[-1] == "waiting: the store [s3] did not answer"
 
 
+def test_a_preempted_run_is_told_and_counted() -> None:
+    watched = Watched(terminal=False)
+    with watched.view as view:
+        view.running("a", report(3))
+        view.preempted("a", "its node 10.0.0.3 was lost", None)
+        view.running("a", report(3))
+        view.preempted("a", "its node 10.0.0.4 was preempted", 2.0)
+    assert watched.lines == [
+        "preempted a: its node 10.0.0.3 was lost; it continues from its last checkpoint at once",
+        "preempted a: its node 10.0.0.4 was preempted; it continues from its last checkpoint in 2s",
+    ]
+    assert "1 waiting, 4 to start, 2 preempted so far" in watched.shown()[0]
+
+
 def test_a_process_that_died_before_it_said_anything_is_a_line() -> None:
     watched = Watched(terminal=False)
     with watched.view as view:
@@ -241,4 +255,4 @@ def test_a_failure_is_told_once_with_the_counts() -> None:
         view.added(1)
         for _ in range(2):
             view.finished("c", "It diverged.")
-    assert told == [("c", "It diverged.", {"runs": 10, "done": 3, "failed": 1, "ended": 1})]
+    assert told == [("c", "It diverged.", {"runs": 10, "done": 3, "failed": 1, "ended": 1, "preempted": 0})]

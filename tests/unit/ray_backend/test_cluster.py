@@ -27,10 +27,14 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return Cluster("10.0.0.1:6379", local=True)
 
 
-def growing(monkeypatch: pytest.MonkeyPatch, kinds: list[Node] | None) -> Cluster:
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: [node("10.0.0.1", CPU=2)])
+def growing(
+    monkeypatch: pytest.MonkeyPatch, kinds: list[Node] | None, *there: dict[str, Any], most: int | None = None
+) -> Cluster:
+    nodes = [*there] or [node("10.0.0.1", CPU=2)]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
     monkeypatch.setattr(cluster, "node_kinds", lambda address: kinds)
-    return Cluster("10.0.0.1:6379", local=False)
+    monkeypatch.setattr(cluster, "LOOK_S", 0.0)
+    return Cluster("10.0.0.1:6379", local=False, max_nodes=most)
 
 
 def test_only_living_nodes_count(two: Cluster) -> None:
@@ -55,6 +59,65 @@ def test_an_autoscaler_is_judged_by_what_it_could_add(monkeypatch: pytest.Monkey
     assert grows.at_once(LaunchSpec(cpus=4, workers=2)) == 3
     with pytest.raises(InputError, match=r"the cluster at 10.0.0.1:6379.*1 node of 2 CPUs: 10.0.0.1; up to 3 nodes of"):
         grows.refuse_impossible(LaunchSpec(cpus=9))
+
+
+def room(asked: Cluster, launch: LaunchSpec, **more: int) -> int:
+    """How many processes of a section get room, beside those of others."""
+    others = {LaunchSpec(cpus=int(name[1:])): count for name, count in more.items()}
+    running = next(count for count in range(200) if not asked.has_room(launch, {**others, launch: count}))
+    return running
+
+
+def test_demand_is_what_can_run_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [Node("big", {"CPU": 8}, 3, False), Node("small", {"CPU": 4}, 5, False)]
+    head = node("10.0.0.1", CPU=0)
+    assert room(growing(monkeypatch, kinds, head), LaunchSpec(cpus=4)) == 11
+    # Which kind comes is not known: two of the small one hold two.
+    limited = growing(monkeypatch, kinds, head, most=2)
+    assert room(limited, LaunchSpec(cpus=4)) == 2
+    assert room(limited, LaunchSpec(cpus=2)) == 4
+    assert room(limited, LaunchSpec(cpus=2), c4=1) == 2
+    big = [node(f"10.0.0.{number}", CPU=8) for number in range(2, 5)]
+    assert room(growing(monkeypatch, kinds, head, big[0], most=2), LaunchSpec(cpus=4)) == 3
+    assert room(growing(monkeypatch, kinds, head, *big, most=2), LaunchSpec(cpus=4)) == 4
+    assert limited.capacity() == {"gpu": 0, "cpu": 16}
+    limited.refuse_impossible(LaunchSpec(cpus=8, workers=2))
+    with pytest.raises(InputError, match=r"3 workers of 8 CPUs each.*with --max-nodes 2, has room for 2"):
+        limited.refuse_impossible(LaunchSpec(cpus=8, workers=3))
+    assert room(growing(monkeypatch, [], head, most=3), LaunchSpec(cpus=4)) == 3
+
+
+def test_where_no_nodes_are_added_some_runs_wait_beside_those_that_have_room(two: Cluster) -> None:
+    assert room(two, LaunchSpec()) == 4 + cluster.SPARE
+    assert room(two, LaunchSpec(workers=2)) == 2
+    with pytest.raises(InputError, match="--max-nodes 2 limits what an autoscaler adds, but a local Ray has none"):
+        Cluster("10.0.0.1:6379", local=True, max_nodes=2)
+
+
+def test_nodes_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes, said, sleeps, asked = [node("head", CPU=0)], list[str](), list[float](), list[Any]()
+    grows = growing(monkeypatch, [Node("big", {"CPU": 8}, 3, False)], *nodes)
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(cluster, "placement_group", lambda *given, **more: asked.append((given, more)) or "group")
+    monkeypatch.setattr(cluster, "remove_placement_group", asked.append)
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        nodes.append(node(f"10.0.0.{len(nodes)}", alive=len(nodes) != 2, CPU=8))
+
+    monkeypatch.setattr(cluster.time, "sleep", sleep)
+    launches = [LaunchSpec(cpus=4)]
+    grows.wait_for(2, launches, said.append, lambda: False)
+    assert [text.split(" with room")[0] for text in said] == ["0 nodes of 2", "1 node of 2", "2 nodes of 2"]
+    assert "waiting since" in said[0]
+    assert asked == [(([{"CPU": 4}] * 2,), {"strategy": "STRICT_SPREAD"}), "group"]
+    nodes[:] = nodes[:1]
+    grows.wait_for(2, launches, said.append, lambda: len(sleeps) > 4)
+    assert len(sleeps) == 5
+    with pytest.raises(InputError, match=r"--wait-nodes 4 .*10.0.0.1:6379 gets at most 3"):
+        grows.wait_for(4, launches, said.append, lambda: False)
+    with pytest.raises(InputError, match="a local Ray is one node"):
+        Cluster("10.0.0.1:6379", local=True).wait_for(1, launches, said.append, lambda: False)
 
 
 def test_an_autoscaler_that_says_nothing_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:

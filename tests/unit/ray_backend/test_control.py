@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,9 +9,10 @@ from typing import Any
 import pytest
 
 from rt_scale.ray_backend import control as module
-from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason, StopRequest, _Control, watch_head
+from rt_scale.ray_backend.control import ControlClient, StopReason, StopRequest, _Control
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import InputError
+from rt_scale.store.lease import Process
 
 
 @pytest.fixture
@@ -21,6 +20,7 @@ def draining(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Nodes that are about to go."""
     nodes: set[str] = set()
     monkeypatch.setattr(module, "draining_nodes", lambda: set(nodes))
+    monkeypatch.setattr(module, "lost_node", lambda node: f"its node {node} was preempted")
     monkeypatch.setattr(module, "LOOK", 0.0)
     return nodes
 
@@ -39,12 +39,14 @@ def test_a_run_leaves_where_any_of_its_nodes_is_about_to_go(draining: set[str]) 
     control = _Control()
     draining.add("n2")
     assert control.report("a", None, "n1") is None
-    assert control.report("a", None, "n2") == PREEMPTED
-    assert control.report("a", None, "n1") == PREEMPTED
+    preempted = StopRequest(StopReason.PREEMPTED, "its node n2 was preempted")
+    assert control.report("a", None, "n2") == preempted
+    assert control.report("a", None, "n1") == preempted
     assert control.report("b", None, "n1") is None
-    assert control.outcome("a") == (PREEMPTED, None)
+    assert control.outcome("a") == (preempted, None, {"n1", "n2"})
     control.begin("a")
     assert control.report("a", None, "n1") is None
+    assert control.outcome("a") == (None, None, {"n1"})
 
 
 def test_nodes_are_looked_at_now_and_then(draining: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,9 +72,9 @@ def test_what_a_worker_cannot_do_is_kept_until_the_next_start(draining: set[str]
     control = _Control()
     refusal = InputError("no data")
     control.refuse("a", refusal)
-    assert control.outcome("a") == (None, refusal)
+    assert control.outcome("a") == (None, refusal, set())
     control.begin("a")
-    assert control.outcome("a") == (None, None)
+    assert control.outcome("a") == (None, None, set())
 
 
 class Line:
@@ -127,12 +129,16 @@ def test_a_client_reports_by_itself_and_hears_that_it_is_to_stop(
             time.sleep(0.01)
     asked = StopRequest(StopReason.ASKED, "enough")
     assert client.stop_request == asked
+    assert control.process("a") is None  # another worker holds the lease
+    with ControlClient("a", "cpu").reporting():
+        assert control.process("a") == Process.current()
+    control.news()
     assert control.news() == {}
     refusal = InputError("bad")
     client.refuse(refusal)
-    assert client.outcome() == (asked, refusal)
+    assert client.outcome() == (asked, refusal, {"n1"})
     client.begin()
-    assert client.outcome() == (asked, None)
+    assert client.outcome() == (asked, None, set())
 
 
 def test_without_a_control_actor_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,39 +152,4 @@ def test_without_a_control_actor_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) 
     with client.reporting():
         client.stepped(1)
     assert not client.stop()
-    assert client.outcome() == (None, None)
-
-
-def test_a_lost_head_is_told_once() -> None:
-    calls: list[str] = []
-    told = threading.Event()
-
-    def then() -> None:
-        calls.append("lost")
-        told.set()
-
-    server = socket.create_server(("127.0.0.1", 0))
-    address = f"127.0.0.1:{server.getsockname()[1]}"
-    with watch_head(address, then, after=0.2):
-        assert not told.wait(0.5)
-        server.close()
-        assert told.wait(30)
-        assert not threading.Event().wait(0.5)
-    assert calls == ["lost"]
-
-
-def test_a_head_that_is_back_in_time_is_not_lost() -> None:
-    told = threading.Event()
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))  # its port is taken, and silent
-        with watch_head(f"127.0.0.1:{server.getsockname()[1]}", told.set, after=3):
-            threading.Event().wait(1)
-            server.listen()
-            assert not told.wait(3)
-
-
-def test_nothing_is_told_after_the_end() -> None:
-    told = threading.Event()
-    with watch_head("127.0.0.1:1", told.set, after=0.3):
-        pass
-    assert not told.wait(1)
+    assert client.outcome() == (None, None, set())

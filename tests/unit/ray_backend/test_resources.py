@@ -94,6 +94,17 @@ def test_a_kind_that_does_not_tell_its_accelerator_may_have_it() -> None:
     assert "Unknown accelerator 'H100'" in refusal(LaunchSpec(gpus=1, accelerator="H100"), [telling])
 
 
+def test_memory_is_on_the_node_of_the_cpus() -> None:
+    nodes = [Node("a", {"CPU": 64, "memory": 4 * 2**30}), Node("b", {"CPU": 2, "memory": 33 * 2**30})]
+    wanted = LaunchSpec(memory=16)
+    assert bundle(wanted) == {"CPU": 1, "memory": 16 * 2**30}
+    assert slots(wanted, nodes) == 2
+    said = refusal(LaunchSpec(memory=16, cpus=3), nodes)
+    assert said.startswith("A run asks for 3 CPUs, 16 GiB of memory on one node")
+    assert "1 node of 64 CPUs, 4 GiB of memory: a; 1 node of 2 CPUs, 33 GiB of memory: b. Lower launch.memory" in said
+    assert "GiB" not in refusal(LaunchSpec(cpus=65), nodes)
+
+
 def test_no_node_at_all() -> None:
     assert "Available: no node." in refusal(LaunchSpec(), [])
 

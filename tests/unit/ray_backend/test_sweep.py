@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +18,11 @@ import pytest
 
 from rt_scale.ray_backend import sweep as module
 from rt_scale.ray_backend.sweep import reason, run_sweeps
+from rt_scale.scheduler.deadline import Deadline
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import failed_before
 from rt_scale.scheduler.search import Search
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import DeadlineReached, InputError
 from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
@@ -56,11 +60,12 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Stands in for Ray: finishes the first run, tells a refusal of the second, says nothing of the others."""
     calls: list[dict[str, Any]] = []
 
-    def run(sweeps: Any, todo: list[Job], _: Any, where: Where, view: Any, stopping: Any, lost: Any) -> dict[str, str]:
+    def run(sweeps: Any, todo: list[Job], _: Any, where: Where, view: Any, stopping: Any, lost: Any) -> Any:
         calls.append({"todo": todo, "where": where, "lost": lost, "notes": view.texts})
         for job in todo[:1]:
             complete(where.store, job.spec)
-        return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}
+        late = {job.spec.name for job in todo[2:] if where.deadline and not where.deadline.allows(job)}
+        return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}, {job.spec.name for job in todo[2:]}, late
 
     monkeypatch.setattr(module, "_run", run)
     return calls
@@ -102,6 +107,31 @@ def test_a_driver_runs_what_is_not_finished(
     assert folder.file.read_text() == "name: small\n"
     assert folder.runs() == [point.spec.name for point in points]
     assert folder.board.is_dir()
+
+
+def test_what_is_left_at_the_deadline_is_told(
+    points: list[Point], store: Store, tmp_path: Path, launched: list[Any]
+) -> None:
+    late = Deadline(time.time() + 3600, lambda job: 7200.0)
+    with pytest.raises(DeadlineReached, match="leaves 1 run without a result, 1 run of which by the plan") as refused:
+        go(points, store, tmp_path, deadline=late)
+    assert refused.value.exit_code == 130
+    more = expand(SWEEP.model_copy(update={"seeds": [5]}))[:1]
+    with pytest.raises(DeadlineReached, match=r"leaves 1 run without a result\. The same"):
+        go([points[1], points[2], *more], store, tmp_path, deadline=Deadline(0.0))
+
+
+def test_runs_of_other_drivers_are_told_with_who_executes_them(
+    points: list[Point], store: Store, tmp_path: Path, launched: list[Any]
+) -> None:
+    with store.run(points[2].spec).acquire():
+        outcome, _ = go(points, store, tmp_path)
+    assert outcome.failed == {points[1].label: "refused"}
+    assert outcome.left == {points[2].label: f"process {os.getpid()} on host {socket.gethostname()}"}
+    outcome, _ = go([*points, *expand(SWEEP.model_copy(update={"seeds": [5]}))], store, tmp_path)
+    assert "it needs a run that another driver executes" in outcome.left.values()
+    finish(store, points[2])
+    assert go(points, store, tmp_path)[0].left == {}
 
 
 def test_a_search_counts_the_runs_that_it_will_sample(store: Store, tmp_path: Path, launched: list[Any]) -> None:

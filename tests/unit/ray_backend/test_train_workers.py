@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,15 +19,30 @@ from rt_scale.store.store import Store
 SPEC = RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}})
 
 
-def fit(monkeypatch: pytest.MonkeyPatch, store: Path, refused: RtScaleError | None) -> None:
+def fit(
+    monkeypatch: pytest.MonkeyPatch, store: Path, refused: RtScaleError | None, nodes: Collection[str] = ()
+) -> None:
     monkeypatch.setattr(train_workers, "_fit", lambda *given: "a worker is gone")
     client: Any = SimpleNamespace(
-        begin=lambda: None, stage=lambda text: None, pass_on=lambda: None, outcome=lambda: (None, refused), told=None
+        begin=lambda: None,
+        stage=lambda text: None,
+        pass_on=lambda: None,
+        outcome=lambda: (None, refused, nodes),
+        told=None,
     )
     config = TrialConfig(
         specs=(SPEC,), launch=LaunchSpec(workers=2), store=str(store), data_dir=store, device="cpu", local=True
     )
     train_workers.run_with_workers(config, client)
+
+
+def test_workers_that_are_lost_with_a_node_are_preempted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_workers, "lost_node", {"n1": "", "n2": "its node 10.0.0.3 was lost"}.__getitem__)
+    with pytest.raises(WorkersDied, match="a worker of its 2 died") as died:
+        fit(monkeypatch, tmp_path, None, ["n1"])
+    with pytest.raises(WorkersDied, match=r"^its node 10\.0\.0\.3 was lost$") as lost:
+        fit(monkeypatch, tmp_path, None, ["n1", "n2"])
+    assert (died.value.with_node, lost.value.with_node) == (False, True)
 
 
 def test_the_failure_of_a_worker_without_the_lease_is_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

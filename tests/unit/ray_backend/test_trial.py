@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rt_scale.ray_backend import trial as module
-from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason, StopRequest
+from rt_scale.ray_backend.control import ControlClient, StopReason, StopRequest
 from rt_scale.ray_backend.trial import (
     JudgedBy,
     Measurement,
@@ -26,6 +26,7 @@ from rt_scale.spec.errors import InputError, LeasedElsewhere, RunError, StoreUna
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.lease import Process
 from rt_scale.store.results import BatchSize, RunResult
 from tests.records import run_result
 
@@ -35,6 +36,7 @@ SPECS = tuple(
 )
 SPEC, NAMES = SPECS[0], [spec.name for spec in SPECS]
 ASKED = StopRequest(StopReason.ASKED, "the sweep was asked to stop")
+PREEMPTED = StopRequest(StopReason.PREEMPTED, "its node 10.0.0.3 was preempted")
 
 
 @pytest.fixture
@@ -105,7 +107,10 @@ def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pyte
     options.observer.stop_request = PREEMPTED
     assert options.stop() is True
     assert options.gpus == 1.0
-    reported(changed(config, gpus=0.25))
+    monkeypatch.setattr("rt_scale.store.lease._lost", lost := set[Process]())
+    process = Process("far", 7, 1)
+    reported(changed(config, gpus=0.25).model_copy(update={"lost": (process,)}))
+    assert lost == {process}
     assert calls[-1][1].gpus == 0.25
     # The next run of this process finds the images of this one.
     assert calls[-1][1].resident is options.resident
@@ -117,6 +122,7 @@ def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pyte
         (LeasedElsewhere("another one"), JobState.LEASED_ELSEWHERE, "another one"),
         (StoreUnavailable("no answer"), JobState.STORE_UNAVAILABLE, "no answer"),
         (WorkersDied("a worker of its 2 died"), JobState.DIED, "a worker of its 2 died"),
+        (WorkersDied("its node was lost", with_node=True), JobState.PREEMPTED, "its node was lost"),
         (RunError("It diverged."), JobState.FAILED, "It diverged."),
         (InputError("No such data."), JobState.FAILED, "No such data."),
         (Stopped(), JobState.RETURNED, ""),
@@ -144,7 +150,7 @@ def test_several_workers_leave_a_node_and_their_trial_stays(config: TrialConfig)
         client.stop_request = PREEMPTED
         raise Stopped
 
-    assert outcome(changed(config, workers=2), run) == JobOutcome(JobState.RETURNED, PREEMPTED.text)
+    assert outcome(changed(config, workers=2), run) == JobOutcome(JobState.PREEMPTED, PREEMPTED.text)
 
 
 def test_on_a_node_that_is_about_to_go_the_process_ends(config: TrialConfig) -> None:
@@ -152,8 +158,11 @@ def test_on_a_node_that_is_about_to_go_the_process_ends(config: TrialConfig) -> 
         client.stop_request = PREEMPTED
         raise Stopped
 
+    reports: list[TrialReport] = []
     with pytest.raises(Ended):
-        reported(config, run)
+        run_trial(config, reports.append, run)
+    (report,) = reports  # before it ends
+    assert report.outcomes == {SPEC.name: JobOutcome(JobState.PREEMPTED, PREEMPTED.text)}
 
 
 def test_a_run_that_its_rule_ends_comes_out_so(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +312,9 @@ def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
     reports: list[TrialReport] = []
     with pytest.raises(Ended):
         run_batch(several, reports.append)
-    assert [list(report.outcomes) for report in reports] == [NAMES[3:], NAMES[:1]]
+    assert [list(report.outcomes) for report in reports] == [NAMES[3:], NAMES[:1], NAMES[1:2], NAMES[2:3]]
+    preempted = JobOutcome(JobState.PREEMPTED, PREEMPTED.text)
+    assert [*reports[2].outcomes.values(), *reports[3].outcomes.values()] == [preempted] * 2
 
 
 def test_asked_to_stop_they_say_so(several: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,15 @@ from ray.tune.search import Searcher
 
 from rt_scale.ray_backend import tune
 from rt_scale.ray_backend.trial import JudgedBy, Measurement, TrialConfig, TrialReport
-from rt_scale.ray_backend.tune import _AllStopped, _Driver, _Handout
+from rt_scale.ray_backend.tune import _AllStopped, _Driver, _Handout, _Handouts
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport, Where
 from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.store import lease
+from rt_scale.store.lease import Process
 from rt_scale.store.results import BatchSize
-from rt_scale.store.store import Store
+from rt_scale.store.store import Preemptions, Store
 from rt_scale.system.signals import NOTICE
 from tests.unit.scheduler.test_queue import Room, Told
 
@@ -34,6 +36,9 @@ class News:
 
     def stop(self, why: str) -> None:
         self.stops.append(why)
+
+    def process(self, run: str) -> Process | None:
+        return Process("far", 7, 1) if run == spec(1).name else None
 
 
 class View(Told):
@@ -61,7 +66,17 @@ def spec(seed: int) -> RunSpec:
 
 
 def trial(name: str, status: str = "RUNNING") -> Any:
-    return type("Trial", (), {"trial_id": name, "status": status})()
+    temporary = type("State", (), {"ray_actor": f"actor of {name}"})
+    return type("Trial", (), {"trial_id": name, "status": status, "temporary_state": temporary})()
+
+
+@pytest.fixture(autouse=True)
+def lost(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Lost nodes, by the actors that were on them."""
+    found: dict[str, str] = {}
+    monkeypatch.setattr(tune, "node_of", lambda actor: actor)
+    monkeypatch.setattr(tune, "lost_node", lambda node: found.get(node, ""))
+    return found
 
 
 def outcomes(measured: BatchSize | None = None, **found: JobOutcome) -> dict[str, Any]:
@@ -103,7 +118,7 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     monkeypatch.setattr(tune, "NEWS_S", 0.0)
     report = RunReport(began=0, step=3, warnings=("hot", "dry"))
     control, plain = News({}), Plain()
-    driver = _Driver(queue, control, view, plain, lambda: False)  # type: ignore[arg-type]
+    driver = _Driver(queue, control, view, plain, lambda: False, lambda *_: None)  # type: ignore[arg-type]
     handout = _Handout(driver, lambda jobs: {"label": jobs[0].label})
     assert handout.set_search_properties(None, None, {})
     assert handout.suggest("a") == {"label": "run 0"}
@@ -115,10 +130,13 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     driver.on_trial_result(1, [], trial("a"), {"report": TrialReport(measured=found).model_dump_json()})
     assert plain.judged == [found]
     driver.on_trial_result(1, [], trial("a"), outcomes(_0=JobOutcome(JobState.DONE, values={"x": 1.0})))
+    assert handout.suggest("c") is None  # its process is still taken
+    driver.on_trial_complete(1, [], trial("a"))
     assert handout.suggest("c") == {"label": "run 2"}
     driver.on_trial_error(1, [], trial("a"))  # it had ended
     driver.on_trial_error(1, [], trial("b"))
     driver.on_trial_result(1, [], trial("c"), outcomes(_2=JobOutcome(JobState.FAILED, "bad")))
+    driver.on_trial_error(1, [], trial("c"))  # its process died when it had told
     assert view.ends == [
         ("run 0", None), ("run 1", "its process died, 1 times in a row without a new checkpoint."), ("run 2", "bad"),
     ]  # fmt: skip
@@ -128,13 +146,70 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
         assert cloudpickle.loads(cloudpickle.dumps(each)).__dict__ == {}
 
 
+def test_no_idle_process_is_kept_while_no_run_could_start(queue: Queue, view: View) -> None:
+    plain = Plain()
+    handout = _Handout(_Driver(queue, News({}), view, plain, lambda: False, print), lambda jobs: {})  # type: ignore[arg-type]
+    search = _Handouts(handout)
+    search._total_samples = 10**9
+    assert not search.is_finished()
+    handout.suggest("a")
+    handout.suggest("b")
+    assert not search.is_finished()  # run 2 waits for their processes
+    queue.ended(spec(0).name, JobOutcome(JobState.DONE))
+    handout.suggest("c")
+    assert search.is_finished()
+    queue.ended(spec(1).name, JobOutcome(JobState.RETURNED))
+    assert not search.is_finished()
+    queue.take()
+    queue.ended(spec(1).name, JobOutcome(JobState.LEASED_ELSEWHERE, "it is executed elsewhere"))
+    assert search.is_finished()
+    assert not queue.finished
+
+
+def test_a_process_that_was_lost_with_its_node_was_preempted(
+    queue: Queue, view: View, lost: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    driver = _Driver(
+        queue,
+        News({}),
+        view,
+        Plain(),
+        lambda: False,
+        lambda job, why: told.append((job.label, why)),  # type: ignore[arg-type]
+    )
+    handout = _Handout(driver, lambda jobs: {"label": jobs[0].label})
+    monkeypatch.setattr(lease, "_lost", set())
+    lost["actor of b"] = "its node 10.0.0.3 was lost"
+    for name in "ab":
+        handout.suggest(name)
+        driver.on_trial_start(1, [], trial(name))
+    for name in "ab":
+        driver.on_trial_error(1, [], trial(name))
+    assert view.ends == [("run 0", "its process died, 1 times in a row without a new checkpoint.")]
+    assert view.preemptions == [("run 1", "its node 10.0.0.3 was lost", None)]
+    assert told == [("run 1", "its node 10.0.0.3 was lost")]
+    assert driver.lost == {spec(1).name: Process("far", 7, 1)}
+    assert lease._lost == set(driver.lost.values())
+
+
+def test_a_preemption_is_recorded_for_status(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), SweepSpec(name="s", base={})
+    job = Job("a", spec(1), LaunchSpec(), sweep)
+    for _ in range(2):
+        tune._record_preemption(Where(store, tmp_path), job, "its node 10.0.0.3 was lost")
+    tune._record_preemption(Where(store, tmp_path), Job("needed first", spec(2), LaunchSpec()), "lost")
+    tune._record_preemption(Where(Store(Path("/dev/null")), tmp_path), job, "lost")  # a store that is away
+    assert store.sweep("s").preemptions() == {spec(1).name: Preemptions(2, "its node 10.0.0.3 was lost")}
+
+
 def test_asked_to_stop_it_tells_the_control_actor_once_and_ends_when_nothing_runs(
     queue: Queue, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "NEWS_S", 0.0)
     asked: list[bool] = []
     control = News({})
-    driver = _Driver(queue, control, view, Plain(), lambda: bool(asked))  # type: ignore[arg-type]
+    driver = _Driver(queue, control, view, Plain(), lambda: bool(asked), lambda *_: None)  # type: ignore[arg-type]
     handout, stopper = _Handout(driver, lambda jobs: {}), _AllStopped(driver)
     handout.suggest("a")
     driver.on_step_begin(1, [trial("a")])
@@ -154,7 +229,7 @@ def test_asked_to_stop_it_tells_the_control_actor_once_and_ends_when_nothing_run
 
 
 def test_news_are_looked_at_now_and_then(queue: Queue, view: View) -> None:
-    driver = _Driver(queue, News({}), view, Plain(), lambda: False)  # type: ignore[arg-type]
+    driver = _Driver(queue, News({}), view, Plain(), lambda: False, lambda *_: None)  # type: ignore[arg-type]
     for _ in range(3):
         driver.look()
     assert view.ticks == 1
@@ -167,9 +242,11 @@ class Cluster:
         return {"CPU": float(launch.cpus)}
 
 
-def told(jobs: list[Job], measured: BatchSize | None, where: Where) -> tuple[TrialConfig, dict[str, Any]]:
+def told(
+    jobs: list[Job], measured: BatchSize | None, where: Where, lost: dict[str, Process] | None = None
+) -> tuple[TrialConfig, dict[str, Any]]:
     """What a trial of these jobs is told, and what Tune is."""
-    given = tune._tune_config(jobs, measured, where, Cluster())  # type: ignore[arg-type]
+    given = tune._tune_config(jobs, measured, where, Cluster(), lost or {})  # type: ignore[arg-type]
     return TrialConfig.model_validate_json(given["run"]), given
 
 
@@ -182,6 +259,8 @@ def test_a_trial_is_told_everything(tmp_path: Path) -> None:
     )
     assert tune._resources(given).bundles == [{"CPU": 2}]
     assert tune._resources({}).bundles == [{"CPU": 1}]
+    lost = {spec(1).name: Process("far", 7, 1), spec(2).name: Process("far", 8, 1)}
+    assert told([Job("a", spec(1), launch)], None, where, lost)[0].lost == (Process("far", 7, 1),)
     section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
     base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
     sweep = SweepSpec.model_validate({"name": "s", "base": base, "explore": section})
@@ -198,7 +277,7 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
         [Job(f"run {seed}", spec(seed), launch) for seed in range(5)], StoredRuns(Store(tmp_path)), view, Room()
     )
     plain = Plain()
-    driver = _Driver(queue, News({}), view, plain, lambda: False)  # type: ignore[arg-type]
+    driver = _Driver(queue, News({}), view, plain, lambda: False, lambda *_: None)  # type: ignore[arg-type]
     handout = _Handout(driver, lambda jobs: {"labels": [job.label for job in jobs]})
     assert handout.suggest("a") == {"labels": [f"run {seed}" for seed in range(5)]}
     measured = BatchSize(size=3, reason="faster", seconds={1: 1.0})
@@ -211,6 +290,8 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     driver.on_trial_error(2, [], trial("a"))
     assert [label for label, _ in view.ends] == ["run 1", "run 0", "run 2"]
     driver.on_trial_result(1, [], trial("b"), outcomes(_3=JobOutcome(JobState.DONE), _4=JobOutcome(JobState.DONE)))
+    assert len(view.ends) == 4
+    driver.settle_all()
     assert handout.suggest("c") == Searcher.FINISHED
     assert plain.heard[-2:] == [("run 3", JobState.DONE), ("run 4", JobState.DONE)]
 

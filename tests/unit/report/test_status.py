@@ -19,7 +19,7 @@ from rt_scale.report.status import (
 )
 from rt_scale.spec.differences import parse_condition
 from rt_scale.spec.grid import Point
-from rt_scale.store.store import Store
+from rt_scale.store.store import Preemptions, Store
 from rt_scale.system.console import PlainConsole
 from tests.records import run_result
 
@@ -72,6 +72,14 @@ def test_a_run_that_its_rule_ended_is_no_loose_end(store: Store, points: list[Po
     rows = status_of_sweep(points, store, early)
     assert [row.state for row in rows] == ["done", "running", "failed", "ended", "missing"]
     assert rows[3].detail == "asha after 5 epochs"
+
+
+def test_a_run_that_lost_its_node_says_so(store: Store, points: list[Point]) -> None:
+    lost = {point.spec.name: Preemptions(2, "its node 10.0.0.3 was lost") for point in points}
+    rows = status_of_sweep(points, store, preempted=lost)
+    assert [row.state for row in rows] == ["done", "running", "failed", "partial", "missing"]
+    assert rows[3].detail == "preempted: its node 10.0.0.3 was lost (2 times so far)"
+    assert "preempted" not in rows[0].detail + rows[1].detail + rows[2].detail
 
 
 def test_a_store_shows_what_was_begun(store: Store, points: list[Point]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport
-from rt_scale.scheduler.queue import BACKOFF, LONGEST, LOOK_AGAIN, Queue, StoredRuns
+from rt_scale.scheduler.queue import BACKOFF, LONGEST, LOOK_AGAIN, LOSSES, Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
@@ -21,6 +21,7 @@ class Told:
 
     def __init__(self) -> None:
         self.waits: list[tuple[str, str, float | None]] = []
+        self.preemptions: list[tuple[str, str, float | None]] = []
         self.held: list[str] = []
         self.ends: list[tuple[str, str | None]] = []
         self.settled: list[tuple[str, str]] = []
@@ -33,6 +34,9 @@ class Told:
         self.waits.append((label, why, seconds))
         if leased_elsewhere:
             self.held.append(label)
+
+    def preempted(self, label: str, why: str, seconds: float | None) -> None:
+        self.preemptions.append((label, why, seconds))
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
         self.ends.append((label, error))
@@ -62,8 +66,8 @@ class Room:
     def at_once(self, launch: LaunchSpec) -> int:
         return self.slots
 
-    def has_room(self, launch: LaunchSpec, running: int) -> bool:
-        return launch.workers == 1 or running < self.most
+    def has_room(self, launch: LaunchSpec, running: Mapping[LaunchSpec, int]) -> bool:
+        return launch.workers == 1 or running[launch] < self.most
 
 
 class Clock:
@@ -236,6 +240,44 @@ def test_a_run_that_gets_on_may_die_for_ever(store: Store) -> None:
     assert told.ends == [("run 0", "gone, 2 times in a row without a new checkpoint.")]
 
 
+LOST = JobOutcome(JobState.PREEMPTED, "its node 10.0.0.3 was lost")
+
+
+def test_a_run_whose_node_is_lost_goes_on_at_once_and_has_lost_no_try(store: Store) -> None:
+    each = spec()
+    queue, told, clock = make(store, each, launch=LaunchSpec(retries=1))
+    assert taken(queue) == ["run 0"]
+    queue.ended(each.name, LOST)
+    assert taken(queue) == ["run 0"]
+    queue.ended(each.name, JobOutcome(JobState.DIED, "gone"))
+    assert taken(queue) == ["run 0"]
+    queue.ended(each.name, LOST)
+    clock.now += BACKOFF
+    assert taken(queue) == ["run 0"]
+    assert told.preemptions == [("run 0", LOST.why, None), ("run 0", LOST.why, BACKOFF)]
+    assert told.waits == [("run 0", "gone; try 2 of 2", None)]
+    assert told.ends == []
+
+
+def test_a_run_that_loses_node_after_node_is_given_up_unless_it_gets_on(store: Store) -> None:
+    each = spec()
+    queue, told, clock = make(store, each, launch=LaunchSpec(retries=0))
+    for lost in range(LOSSES - 1):
+        assert taken(queue) == ["run 0"]
+        queue.reported(each.name, RunReport(began=0))
+        queue.ended(each.name, LOST)
+        clock.now += LONGEST
+        assert told.ends == [], lost
+    for step in (10, *[20] * LOSSES):  # it got on twice
+        assert told.ends == []
+        assert taken(queue) == ["run 0"]
+        queue.reported(each.name, RunReport(began=step))
+        queue.ended(each.name, LOST)
+        clock.now += LONGEST
+    assert told.ends == [("run 0", f"its node 10.0.0.3 was lost, {LOSSES} times in a row without a new checkpoint.")]
+    assert store.run(each).status().state == "failed"
+
+
 def test_what_another_driver_executes_is_looked_at_now_and_then(store: Store) -> None:
     each = spec()
     queue, told, clock = make(store, each)
@@ -263,6 +305,45 @@ def test_what_another_driver_left_is_taken_over(store: Store) -> None:
     queue.ended(each.name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
     clock.now += LOOK_AGAIN
     assert taken(queue) == ["run 0"]
+
+
+def test_what_others_execute_is_left_to_them_once_nothing_else_can_start(store: Store) -> None:
+    mine, theirs = spec(0), spec(1)
+    queue, _, clock = make(store, mine, theirs, after(theirs), launch=LaunchSpec(retries=2), leave_others=True)
+    assert taken(queue) == ["run 0", "run 1"]
+    with (run_dir := store.run(theirs)).acquire():
+        queue.ended(theirs.name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
+        assert taken(queue) == []
+        assert not queue.finished  # its own run may be tried again
+        for _ in range(2):
+            queue.ended(mine.name, JobOutcome(JobState.DIED, "gone"))
+            assert not queue.finished
+            clock.now += LONGEST
+            assert taken(queue) == ["run 0"]
+        queue.ended(mine.name, JobOutcome(JobState.DONE))
+        assert taken(queue) == []
+        assert queue.finished
+        assert queue.left == {theirs.name, after(theirs).name}
+        assert queue.failed == {}
+        again, _, _ = make(store, theirs, after(theirs), leave_others=True)
+        assert taken(again) == ["run 0"]
+        again.ended(theirs.name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
+        run_dir.complete(run_result())
+    assert taken(again) == ["run 1"]  # the last look found what it needs
+    assert not again.finished
+
+
+def test_what_others_gave_up_is_not_left_to_them(store: Store) -> None:
+    queue, _, _ = make(store, spec(0), spec(1), leave_others=True)
+    assert taken(queue) == ["run 0", "run 1"]
+    with store.run(spec(0)).acquire():
+        for number in range(2):
+            queue.ended(spec(number).name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
+        assert taken(queue) == ["run 1"]
+        assert not queue.finished
+        queue.ended(spec(1).name, JobOutcome(JobState.DONE))
+        assert taken(queue) == []
+        assert (queue.finished, queue.left) == (True, {spec(0).name})
 
 
 def test_a_run_that_left_its_node_goes_on_at_once_and_one_that_a_scheduler_ended_does_not(store: Store) -> None:

@@ -102,6 +102,7 @@ AROUND: dict[str, dict[str, Any]] = {
     "data.sigma": NOISE,
     "data.channels": NOISE,
     "encoder.attention": {"encoder": {"name": "vit_tiny_shared"}},
+    "encoder.init": {"encoder": {"name": "vit_tiny_shared"}},
     "train.optimizer.momentum": {"train": {"optimizer": {"name": "sgd"}}},
     "teacher.momentum": EMA,
     "teacher.statistics": EMA,
@@ -117,8 +118,8 @@ AROUND: dict[str, dict[str, Any]] = {
 }
 OTHER = {
     "kind": "supervise", "data.name": "mnist", "data.size": 16, "data.samples": 100, "data.sigma": 0.5,
-    "data.channels": 1, "encoder.name": "convnet_16_2",
-    "encoder.norm": "batch", "encoder.width": 0.5, "encoder.attention": "heads", "projector.hidden": [8],
+    "data.channels": 1, "encoder.name": "convnet_16_2", "encoder.norm": "batch", "encoder.width": 0.5,
+    "encoder.attention": "heads", "encoder.init": "authors", "projector.hidden": [8],
     "projector.bottleneck": 8, "projector.out_dim": 8, "projector.parts": "-/lb/fn/-/l/-",
     "projector.activation": "relu", "projector.batch_norm": True, "projector.init": "torch",
     "teacher.start_from": {"run": SMALL}, "teacher.update": "ema", "teacher.momentum": "cosine(0.996, 1)",

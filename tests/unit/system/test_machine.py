@@ -24,6 +24,8 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, file in (("MEMINFO", "meminfo"), ("MEMBERSHIP", "membership"), ("CGROUPS", "groups")):
         monkeypatch.setattr(machine, name, tmp_path / file)
     (tmp_path / "meminfo").write_text(f"MemTotal: 9 kB\nMemAvailable:  {64 * GIB // 1024} kB\n")
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
 
 
 def groups(tmp_path: Path, membership: str, files: Mapping[str, object]) -> None:
@@ -65,6 +67,28 @@ def test_an_affinity_below_the_quota_counts(tmp_path: Path, monkeypatch: pytest.
     groups(tmp_path, "0::/\n", {"cpu.max": "400000 100000"})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     assert machine.allowed_cores() == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "cores"),
+    [
+        ({"SLURM_CPUS_ON_NODE": "2"}, 2),
+        ({"SLURM_CPUS_ON_NODE": "99"}, 16),
+        ({"SLURM_CPUS_ON_NODE": "0"}, 1),
+        ({"SLURM_CPUS_ON_NODE": "(null)"}, 16),
+        # The shell of sbatch has all that the job has on its node; a task of a step has its own.
+        ({"SLURM_CPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "2"}, 8),
+        ({"SLURM_CPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "2", "SLURM_STEP_ID": "0"}, 2),
+        ({"SLURM_CPUS_ON_NODE": "8", "SLURM_STEP_ID": "0"}, 8),
+        ({"SLURM_CPUS_PER_TASK": "2"}, 16),
+    ],
+)
+def test_a_slurm_job_has_the_cores_that_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, given: Mapping[str, str], cores: int
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert machine.allowed_cores() == cores
 
 
 @pytest.mark.parametrize(
