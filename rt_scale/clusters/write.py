@@ -43,6 +43,7 @@ class Kind(NamedTuple):
         mounted: whether the sweep files are in the cluster file itself; otherwise nodes have them at the same paths.
         whole: whether all workers of a run are on one node.
         equal: whether the file describes its nodes, each for a worker; otherwise machines, which may hold several.
+        grows: whether nodes come and go as runs need them.
         provider: whose machines they are, in a price sheet; None: anyone's.
         options: of the ``rt-scale sweep`` that runs there.
     """
@@ -53,6 +54,7 @@ class Kind(NamedTuple):
     mounted: bool = False
     whole: bool = False
     equal: bool = False
+    grows: bool = False
     provider: str | None = None
     options: tuple[str, ...] = ()
 
@@ -61,9 +63,9 @@ LAUNCH = "ray up --yes {file} && ray exec --tmux {file} {command}"
 """Starts a cluster of Ray's launcher, and the sweeps on its head, in a terminal that stays."""
 
 KINDS = {
-    "aws": Kind("aws.yaml.j2", LAUNCH, provider="aws", options=("--address", "auto")),
-    "gcp": Kind("gcp.yaml.j2", LAUNCH, provider="gcp", options=("--address", "auto")),
-    "kuberay": Kind("kuberay.yaml.j2", "kubectl apply -f {file}", mounted=True, equal=True),
+    "aws": Kind("aws.yaml.j2", LAUNCH, grows=True, provider="aws", options=("--address", "auto")),
+    "gcp": Kind("gcp.yaml.j2", LAUNCH, grows=True, provider="gcp", options=("--address", "auto")),
+    "kuberay": Kind("kuberay.yaml.j2", "kubectl apply -f {file}", mounted=True, equal=True, grows=True),
     "slurm_array": Kind("slurm_array.sh.j2", "sbatch {file}", shared=True, whole=True, options=("--leave-others",)),
     "slurm_nodes": Kind("slurm_nodes.sh.j2", "sbatch {file}", shared=True, equal=True),
     "hosts": Kind("hosts.yaml.j2", "rt-scale cluster up {file}", shared=True),
@@ -178,7 +180,9 @@ def wanted_for(
             f"a node of its own. Give --max {launch.workers} or more."
         )
     places = [f"{MOUNTED}/{sweep.name}.yaml" for sweep in sweeps] if found.mounted else files
-    command = ["rt-scale", "sweep", *places, "--store", store, *options, *found.options]
+    limits = ["--max-nodes", str(max_nodes)] if found.grows else []
+    limits += [] if deadline is None else ["--deadline", f"{deadline:g}h"]
+    command = ["rt-scale", "sweep", *places, "--store", store, *options, *limits, *found.options]
     return Wanted(
         name=_name(name, sweeps[0].name),
         sweeps=tuple(files),

@@ -21,7 +21,7 @@ from rt_scale.ray_backend.control import ControlActor
 from rt_scale.ray_backend.explore import Exploration
 from rt_scale.ray_backend.losses import lost_node, node_of
 from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport, run_batch, run_in_process, run_trial
-from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
+from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.sweep import SweepSpec
@@ -30,6 +30,7 @@ from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
 
 if TYPE_CHECKING:
+    from rt_scale.ray_backend.usage import Meter
     from rt_scale.scheduler.deadline import Deadline
     from rt_scale.scheduler.job import View
 
@@ -44,6 +45,7 @@ def run_queue(
     control: ControlActor,
     view: View,
     exploration: Exploration,
+    meter: Meter,
     *,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -53,7 +55,7 @@ def run_queue(
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
     driver = _Driver(
-        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline
+        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline, meter
     )
     handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster, driver.lost))
     while not (queue.finished or stopping()):
@@ -157,9 +159,10 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         stopping: Callable[[], bool],
         preempted: Callable[[Job, str], None],
         deadline: Deadline | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.queue, self.exploration, self.stopping, self._preempted = queue, exploration, stopping, preempted
-        self._control, self._view, self._deadline = control, view, deadline
+        self._control, self._view, self._deadline, self._meter = control, view, deadline, meter
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
         self.lost: dict[str, Process] = {}
@@ -186,6 +189,10 @@ class _Driver(tune.Callback):  # type: ignore[misc]
             if name in self.queue.live:
                 self.queue.reported(name, report)
                 self._view.running(self.queue.live[name].label, report)
+                if self._meter is not None:
+                    self._meter.reported(self.queue.live[name], report)
+        if self._meter is not None:
+            self._meter.look()
         self._view.tick()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
@@ -242,6 +249,8 @@ class _Driver(tune.Callback):  # type: ignore[misc]
             self.lost[job.name] = process
             note_lost([process])
         self.queue.ended(job.name, outcome)
+        if self._meter is not None and outcome.state in FINAL:
+            self._meter.ended(job)
         if outcome.state is JobState.PREEMPTED:
             self._preempted(job, outcome.why)
         self.exploration.ended(job, outcome)
