@@ -84,5 +84,5 @@ class Known:
 
     def forget(self) -> None:
         """Nothing is known."""
-        self._files = self._written = {}
+        self._files, self._written = {}, {}
         remove(self._record)

@@ -52,7 +52,7 @@ class ObjectRun(RunDir):
         """The run ``name`` of ``bucket``, mirrored below the folder ``root``."""
         self._bucket, self._prefix, self._mark = bucket, f"{RUNS}/{name}", f"{OPEN}/{name}.run"
         super().__init__(root / RUNS / name)
-        self._lock_file, self._held = root / MARKS / f"{name}.lock", root / MARKS / f"{name}.held"
+        self._lock_file, self._held, self._links = (root / MARKS / f"{name}.{end}" for end in ("lock", "held", "links"))
         self._known = Known(root / MARKS / f"{name}.known", self.path)
         self._lease: ObjectLease | None = None
         self._lock: int | None = None
@@ -142,8 +142,7 @@ class ObjectRun(RunDir):
         InputError: a live process holds the run, or one that lost it is still working in this folder.
         """
         lease = ObjectLease(
-            self._bucket, self._prefix, watching=watching,
-            claiming=lambda: self._bucket.put(self._mark, b""), beaten=self._touch,
+            self._bucket, self._prefix, watching=watching, claiming=self._begin, beaten=self._touch,
             leaving=self._leave, left=self._unlock,
         )  # fmt: skip
         try:
@@ -157,13 +156,16 @@ class ObjectRun(RunDir):
         self._sender.start()
         return lease
 
+    def _begin(self) -> None:
+        self._bucket.put(self._mark, b"")
+
     def _keep_sending(self, lease: ObjectLease) -> None:
         while not self._over.wait(PACE):
             if self._changed.is_set():
                 try:
                     self._upload(lease, self._bucket.brief())
-                except (RtScaleError, OSError):
-                    self._behind = True  # the run's next write waits for the store, or finds why it cannot
+                except Exception:
+                    self._behind = True  # the run's next write tries again, and raises what it meets
 
     def _send(self, *, now: bool = False, ending: bool = False) -> None:
         """See :meth:`RunDir._send`; RunError: another process has taken over."""
@@ -202,27 +204,34 @@ class ObjectRun(RunDir):
         replaced = [step for step in new if self._manifests.get(step) is not None]
         bucket.delete([self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}") for step in replaced])
         self._manifests |= dict.fromkeys(new)
-        files = [(step, name) for step, data in new.items() for name in json.loads(data)["files"]]
-        gone = set(bucket.each(lambda file: self._upload_of_checkpoint(bucket, *file), files))
+        self._send_files(bucket, new)
         if new:
             lease.check(bucket)  # sending takes its time
-        whole = {step: data for step, data in new.items() if step not in gone}
-        bucket.each(lambda step: bucket.put(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}"), whole[step]), whole)
-        self._manifests |= whole
+        bucket.each(lambda step: bucket.put(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}"), new[step]), new)
+        self._manifests |= new
         removed = [step for step in self._manifests if step not in here]
         bucket.delete([self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}") for step in removed])
         for step in removed:
             bucket.delete_folder(self._key(f"{CHECKPOINTS}/{step}"))
             del self._manifests[step]
 
-    def _upload_of_checkpoint(self, bucket: Bucket, step: str, name: str) -> str | None:
-        """Upload a file of a checkpoint; returns the step if that was removed meanwhile."""
-        key = f"{CHECKPOINTS}/{step}/{name}"
-        try:
-            bucket.put_file(self._key(key), self.path / key)
-        except FileNotFoundError:
-            return step
-        return None
+    def _send_files(self, bucket: Bucket, new: dict[str, bytes]) -> None:
+        """Upload the files of checkpoints (step -> manifest); drops those that are removed before it begins."""
+        # The run may prune a checkpoint before a slow network has it, so links are uploaded.
+        remove(self._links)
+        for step, data in [*new.items()]:
+            (self._links / step).mkdir(parents=True)
+            try:
+                for name in json.loads(data)["files"]:
+                    link = self._links / step / name
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(self.path / CHECKPOINTS / step / name, link)
+            except FileNotFoundError:
+                del new[step]
+        files = [(step, name) for step, data in new.items() for name in json.loads(data)["files"]]
+        key = f"{self._prefix}/{CHECKPOINTS}"
+        bucket.each(lambda file: bucket.put_file(f"{key}/{file[0]}/{file[1]}", self._links / file[0] / file[1]), files)
+        remove(self._links)
 
     def _send_result(self, result: bytes) -> None:
         self._known.put(RESULT, self._bucket.put(self._key(RESULT), result))
@@ -234,7 +243,8 @@ class ObjectRun(RunDir):
         A kill leaves a run that is not done. ``stale``: seconds, see ``LeaseTimes``.
         """
         try:
-            lease = ObjectLease(self._bucket, self._prefix, replace(TIMES, stale=stale))
+            # Marked as not done first: the index may have it.
+            lease = ObjectLease(self._bucket, self._prefix, replace(TIMES, stale=stale), claiming=self._begin)
         except InputError:
             return False
         try:

@@ -139,7 +139,7 @@ class ObjectStore(Store):
         for name, entries in self._listed.items() if self._indexed else ():
             run = self.run(name)
             small = set(filter(is_small, entries))
-            if RESULT in small and run.result() is not None:
+            if RESULT in small and (run.path / RESULT).exists():
                 new[name] = indexed(entries, attempts_at(run.path), small)
                 facts[name] = read_files(run.path, (file for file in small if not is_curve(file)))
                 curves[name] = read_files(run.path, (file for file in small if is_curve(file) and "/" not in file))

@@ -150,6 +150,27 @@ def test_removed_runs_leave_the_index(filled: Objects, machine: Any) -> None:
     assert filled.keys("runs/") == []
 
 
+def test_a_run_whose_removal_was_killed_is_not_done(filled: Objects, machine: Any) -> None:
+    b = machine("b")
+    b.refresh()
+
+    asked = filled._ask
+
+    def after(operation: str, key: str) -> None:
+        asked(operation, key)
+        if operation == "delete" and key.endswith("result.json"):
+            filled.contents.pop(key)
+            raise KeyboardInterrupt
+
+    filled._ask = after  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        b.run("distill-3").remove(60.0)
+    filled._ask = asked  # type: ignore[method-assign]
+    c = machine("c")
+    c.refresh()
+    assert c.status("distill-3").state == "partial"
+
+
 def test_the_index_may_be_removed_and_is_written_again(filled: Objects, machine: Any) -> None:
     for key in filled.keys("index/"):
         del filled.contents[key]

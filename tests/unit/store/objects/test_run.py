@@ -261,18 +261,20 @@ def test_a_write_waits_for_a_store_to_which_nothing_could_be_sent(
         assert "runs/distill-0/checkpoints/3/manifest.json" in objects.contents
 
 
-def test_a_checkpoint_removed_while_it_is_sent_does_not_exist_there(objects: Objects, machine: Any) -> None:
+def test_a_checkpoint_that_is_removed_while_it_is_sent_is_sent_whole(objects: Objects, machine: Any) -> None:
     run = machine("a").run(FakeSpec())
     with run.acquire():
         run.save_checkpoint(3, weights("x"))
-        run.save_checkpoint(4, weights("y"))
 
-        def remove_it(operation: str, key: str) -> None:
-            if key.endswith("3/state"):
+        def go_on(operation: str, key: str) -> None:
+            if key.endswith("3/state") and run.checkpoints.steps() == [3]:
+                run.checkpoints.save(4, weights("y"), lambda: None)
                 run.checkpoints.prune([4])
 
-        objects.before = remove_it
+        objects.before = go_on
         send(run)
-        assert "runs/distill-0/checkpoints/4/manifest.json" in objects.contents
+        assert "runs/distill-0/checkpoints/3/manifest.json" in objects.contents
+        assert not run._links.exists()
         send(run)
         assert objects.keys("runs/distill-0/checkpoints/3") == []
+        assert "runs/distill-0/checkpoints/4/manifest.json" in objects.contents
