@@ -93,8 +93,8 @@ class Index:
         """Write another part; merge the parts if there are many."""
         old = []
         if len(self._parts) >= _PARTS:
-            old, known = self._parts, dict(self.runs)
-            files, curves, runs = self._facts | files, self.curves() | curves, known | runs
+            old, runs = self._parts, {**self.runs, **runs}
+            files, curves = self._facts | files, self.curves() | curves
         part = secrets.token_hex(8)
         facts = {run: {"": json.dumps(found).encode()} | files[run] for run, found in runs.items()}
         self._bucket.put(f"{INDEX}/{part}{CURVES}", _pack(curves))
