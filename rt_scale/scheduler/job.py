@@ -61,6 +61,8 @@ class JobState(StrEnum):
     """Its process ended without a report."""
     PREEMPTED = "preempted"
     """Its node was preempted or lost; this costs no try."""
+    DEVICE_LOST = "device_lost"
+    """A GPU of its node failed, which is put aside; this costs no try."""
     LEASED_ELSEWHERE = "leased_elsewhere"
     """Another driver executes its run."""
     STORE_UNAVAILABLE = "store_unavailable"
