@@ -105,10 +105,16 @@ class Slurm:
         return self.client("squeue", "-h", "-t", "R", "-j", job, "-o", "%N")
 
     def state(self, job: str) -> str:
-        """A job's state in Slurm's words, e.g. ``RUNNING 0 0:0``: with how often it was requeued, and its exit code."""
+        """A job's state and exit code in Slurm's words, e.g. ``COMPLETED 0:0``."""
+        return "{JobState} {ExitCode}".format_map(self._shown(job))
+
+    def restarts(self, job: str) -> int:
+        """How often a job was requeued."""
+        return int(self._shown(job)["Restarts"])
+
+    def _shown(self, job: str) -> dict[str, str]:
         told = self.client("scontrol", "--oneliner", "show", "job", job)
-        fields = dict(word.partition("=")[::2] for word in told.split())
-        return f"{fields['JobState']} {fields['Restarts']} {fields['ExitCode']}"
+        return {name: value for name, _, value in (word.partition("=") for word in told.split())}
 
 
 @contextmanager
