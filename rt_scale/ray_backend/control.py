@@ -16,9 +16,10 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rt_scale.ray_backend.losses import draining_nodes, lost_node
+from rt_scale.ray_backend.losses import ANSWER, draining_nodes, lost_node
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import RtScaleError
+from rt_scale.store.lease import Process
 
 INTERVAL = 1.0
 """Seconds between two reports of a run."""
@@ -53,6 +54,15 @@ class _Control:
         self._nodes: dict[str, set[str]] = {}
         self._refused: dict[str, RtScaleError] = {}
         self._ended: dict[str, StopRequest] = {}
+        self._processes: dict[str, Process] = {}
+
+    def executes(self, run: str, process: Process) -> None:
+        """Keep which process holds the lease of a run."""
+        self._processes[run] = process
+
+    def process(self, run: str) -> Process | None:
+        """The process that held the lease of a run last, if any did."""
+        return self._processes.get(run)
 
     def report(self, run: str, report: RunReport | None, node: str) -> StopRequest | None:
         """Keep the newest report of a run, if any; returns its stop request, if any."""
@@ -123,6 +133,13 @@ class ControlActor:
             return dict(ray.get(ready[0]))
         return {}
 
+    def process(self, run: str) -> Process | None:
+        """The process that held the lease of a run last, if known."""
+        with suppress(ray.exceptions.RayError):
+            found: Process | None = ray.get(self._actor.process.remote(run), timeout=ANSWER)
+            return found
+        return None
+
     def stop(self, why: str) -> None:
         """Request that every run write a checkpoint and stop."""
         self._actor.stop.remote(why)
@@ -183,7 +200,9 @@ class ControlClient:
 
     @contextmanager
     def reporting(self) -> Iterator[ControlClient]:
-        """While active, send the newest report every ``INTERVAL`` seconds."""
+        """While active, send the newest report every ``INTERVAL`` seconds; first, which process executes the run."""
+        if self._shown:
+            self._call("executes", Process.current())
         thread = threading.Thread(target=self._pass_on_again, name="client", daemon=True)
         thread.start()
         try:

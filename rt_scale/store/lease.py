@@ -7,6 +7,9 @@ modification time; 1970 means that the owner has ended, which also works on a fu
 Wall clocks jump (a laptop wakes, a server is corrected). So, unless the owner's process is known to have ended, a
 process takes over only after it saw no heartbeat for ``LeaseTimes.watch`` seconds of its monotonic clock, or for
 ``LeaseTimes.stale`` seconds if the heartbeat is dated in the future.
+
+Of a process on another machine Ray may know that it was lost (:func:`note_lost`). It may be there all the same, behind
+a broken network, and write. So its lease ends not at once, but with its heartbeats: ``LOST`` seconds after the last.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -33,6 +36,8 @@ ROUNDING = 2.0
 """Seconds by which a heartbeat may lie in the future: object stores date in whole seconds, by several clocks."""
 LOOK = 1.0
 """Seconds between two looks at a heartbeat."""
+LOST = 20.0
+"""Seconds without a heartbeat, more than between two, after which an owner counts as ended that Ray has lost."""
 LATE = 5.0
 """Seconds between two looks that count at most as time without a heartbeat: the process may have been suspended."""
 
@@ -53,8 +58,30 @@ TIMES = LeaseTimes(heartbeat=5.0, stale=60.0, watch=15.0)
 """For a store in a folder."""
 
 _pause, _clock = time.sleep, time.monotonic
+_lost: set[Process] = set()
+"""Processes on other machines that Ray has lost, as far as this process was told."""
 _seen: dict[str, tuple[object, float, float]] = {}
 """Run -> its heartbeat, when this process looked last, and for how many seconds the heartbeat has not changed."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process: this boot of its machine or container, its id there, its start in clock ticks since boot."""
+
+    machine: str
+    pid: int
+    started: int
+
+    @staticmethod
+    def current() -> Process:
+        """This process."""
+        pid = os.getpid()
+        return Process(_machine(), pid, _started(pid))
+
+
+def note_lost(processes: Iterable[Process]) -> None:
+    """Tell this process that others were lost, so that their leases end ``LOST`` seconds after the last heartbeat."""
+    _lost.update(processes)
 
 
 @dataclass(frozen=True)
@@ -79,8 +106,9 @@ class Owner:
     @staticmethod
     def current() -> Owner:
         """This process, now."""
-        pid = os.getpid()
-        return Owner(socket.gethostname(), _machine(), pid, _started(pid), secrets.token_hex(8), time.time())
+        process = Process.current()
+        token = secrets.token_hex(8)
+        return Owner(socket.gethostname(), process.machine, process.pid, process.started, token, time.time())
 
 
 def _machine() -> str:
@@ -140,6 +168,12 @@ class Attempt:
         return math.isinf(self.age)
 
     @property
+    def is_lost(self) -> bool:
+        """Whether Ray has lost the owner's process; it may be there all the same."""
+        owner = self.owner
+        return owner is not None and Process(owner.machine, owner.pid, owner.started) in _lost
+
+    @property
     def is_ahead(self) -> bool:
         """Whether the heartbeat is dated in the future, so that its age is unknown."""
         return self.age < -ROUNDING
@@ -154,7 +188,7 @@ class Attempt:
 
         For display only; before a takeover, use :func:`at_work`.
         """
-        return not self.is_gone and self.silent < stale
+        return not self.is_gone and self.silent < (min(stale, LOST) if self.is_lost else stale)
 
     @property
     def who(self) -> str:
@@ -188,7 +222,8 @@ def at_work(
 ) -> tuple[Attempt | None, bool]:
     """The newest attempt, if any, and whether its owner is running.
 
-    Takes up to ``times.watch`` s if the heartbeat is old, up to ``times.stale`` s if it is dated in the future.
+    Takes up to ``times.watch`` s if the heartbeat is old, up to ``times.stale`` s if it is dated in the future, up to
+    ``LOST`` s if Ray has lost the owner.
 
     Args:
         look: finds the newest attempt.
@@ -199,9 +234,11 @@ def at_work(
     watch = min(times.watch, times.stale / 2)
     while attempt is not None and not attempt.is_gone:
         moved = first is not None and (first.number, first.beat) != (attempt.number, attempt.beat)
-        if moved or (not attempt.is_ahead and attempt.silent < times.stale - watch):
+        if moved or not (attempt.is_lost or attempt.is_ahead or attempt.silent >= times.stale - watch):
             return attempt, True
         left = (times.stale if attempt.is_ahead else watch) - attempt.still
+        if attempt.is_lost:
+            left = LOST - attempt.silent
         if left <= 0:
             break
         watching(attempt)

@@ -264,8 +264,11 @@ def lose_two_machines(cloud: Cloud) -> None:
     cloud.tell(f"there are no spot machines any more: {noticed} gets its notice, {pulled} is gone at once", look=True)
     cloud.terminate(pulled)
     host = cloud.hosts[noticed]
-    cloud.wait("the end of the node", lambda: host.run(["pgrep", "raylet"]).returncode != 0)
-    cloud.tell(f"{noticed} is drained: " + host.run(["tail", "-n", "1", HOME / "watch.log"]).stdout.strip())
+    cloud.wait("the drain", lambda: "is drained" in host.run(["cat", HOME / "watch.log"]).stdout)
+    cloud.tell(f"its agent: {host.run(['tail', '-n', '1', HOME / 'watch.log']).stdout.strip()}")
+    # Ray's autoscaler may be quicker than AWS.
+    cloud.wait("the end of the node", lambda: not host.alive or host.run(["pgrep", "raylet"]).returncode)
+    cloud.tell(f"{noticed} has no Ray any more")
     cloud.terminate(noticed)
     cloud.wait("an on-demand machine", lambda: cloud.workers("on_demand"))
     cloud.tell("an on-demand machine runs", look=True)

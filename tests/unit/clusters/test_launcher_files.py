@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.clusters.write import is_edited
 
 PROJECT = Path(__file__).parents[3]
 STORES = {"aws": "s3://mine/runs", "gcp": "gs://mine/runs"}
@@ -38,17 +36,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("kind", STORES)
-def test_the_file_in_cluster_is_what_its_first_line_writes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = (PROJECT / "cluster" / f"{kind}.yaml").read_text()
-    out = Path("again.yaml").absolute()
-    monkeypatch.chdir(PROJECT)
-    words = shlex.split(there.splitlines()[0].removeprefix("# Written by: rt-scale "))
-    assert CliRunner().invoke(app, [*words, "--out", str(out)]).exit_code == 0
-    assert out.read_text() == there
-    assert not is_edited(there)
-
-
 GPUS = ["T4", "L4", "A10G", "L40S", "A100", "H100"]
 
 
@@ -65,6 +52,13 @@ def test_aws_machines_are_what_amazon_says_they_are(launch: dict[str, Any], coun
         f"accelerator_type:{launch['accelerator']}": 1,
     }
     assert gpus["Count"] >= count
+
+
+@pytest.mark.parametrize(("kind", "machine"), [("aws", "p4de.24xlarge"), ("gcp", "a2-ultragpu-1g")])
+def test_a_type_with_its_memory_is_one_of_its_own(kind: str, machine: str) -> None:
+    found = written(kind, {"gpus": 1, "accelerator": "A100-80G"})["available_node_types"]["runs"]
+    assert machine in (found["node_config"].get("InstanceType"), found["node_config"].get("machineType"))
+    assert found["resources"]["accelerator_type:A100-80G"] == 1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from rt_scale.ray_backend import control as module
 from rt_scale.ray_backend.control import ControlClient, StopReason, StopRequest, _Control
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import InputError
+from rt_scale.store.lease import Process
 
 
 @pytest.fixture
@@ -128,6 +129,10 @@ def test_a_client_reports_by_itself_and_hears_that_it_is_to_stop(
             time.sleep(0.01)
     asked = StopRequest(StopReason.ASKED, "enough")
     assert client.stop_request == asked
+    assert control.process("a") is None  # another worker holds the lease
+    with ControlClient("a", "cpu").reporting():
+        assert control.process("a") == Process.current()
+    control.news()
     assert control.news() == {}
     refusal = InputError("bad")
     client.refuse(refusal)

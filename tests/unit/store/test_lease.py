@@ -14,7 +14,18 @@ import pytest
 
 from rt_scale.spec.errors import InputError, LeasedElsewhere, RunError
 from rt_scale.store import lease as lease_module
-from rt_scale.store.lease import FOLDER, LATE, TIMES, Attempt, FileLease, Owner, latest_attempt
+from rt_scale.store.lease import (
+    FOLDER,
+    LATE,
+    LOST,
+    TIMES,
+    Attempt,
+    FileLease,
+    Owner,
+    Process,
+    latest_attempt,
+    note_lost,
+)
 from tests.unit.store.conftest import Watch
 
 HOLD = """
@@ -187,6 +198,42 @@ def test_who_looks_again_and_again_need_not_be_told_by_a_date(tmp_path: Path, wa
         looks.append(attempt.is_live(60))
         watch.now += LATE if len(looks) > 1 else 1e6
     assert looks.index(False) == 60 / LATE
+
+
+def lose(monkeypatch: pytest.MonkeyPatch, owner: Owner) -> None:
+    """Ray has lost the owner's process."""
+    monkeypatch.setattr(lease_module, "_lost", set())
+    note_lost([Process(owner.machine, owner.pid, owner.started)])
+
+
+@pytest.mark.parametrize(("age", "waits"), [(0.0, LOST), (13.0, LOST - 13), (50.0, 0.0), (-600.0, LOST)])
+def test_an_owner_that_ray_has_lost_is_replaced_soon_after_its_last_heartbeat(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, age: float, waits: float
+) -> None:
+    record(tmp_path, 1, elsewhere(), age=age)
+    before = latest_attempt(tmp_path)
+    assert before is not None
+    assert before.is_live()
+    lose(monkeypatch, elsewhere())
+    assert before.is_live() == (age < LOST)
+    monkeypatch.setattr(lease_module, "file_system_time", lambda folder: time.time() + watch.now - 1000)
+    with FileLease(tmp_path) as lease:
+        assert lease.attempt == 2
+    assert watch.now - 1000 == pytest.approx(waits, abs=1.5)
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 0.0, 600.0])
+def test_an_owner_that_ray_has_lost_and_that_beats_keeps_its_run(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """Behind a broken network, it still reaches the store."""
+    record(tmp_path, 1, elsewhere(), age=-ahead if ahead > 0 else 0.0)
+    lose(monkeypatch, elsewhere())
+    beat = beats(tmp_path, ahead)
+    watch.happens = lambda: beat() if watch.now - 1000 >= TIMES.heartbeat else None
+    with pytest.raises(LeasedElsewhere, match="process 4242 on host node7"):
+        FileLease(tmp_path)
+    assert os.listdir(tmp_path / FOLDER) == ["1.json"]
 
 
 def test_whoever_came_first_after_the_watch_has_it(tmp_path: Path, watch: Watch) -> None:

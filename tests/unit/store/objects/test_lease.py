@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.errors import InputError, RunError
-from rt_scale.store.lease import Owner
+from rt_scale.spec.errors import InputError, LeasedElsewhere, RunError
+from rt_scale.store.lease import LOST, Owner, Process, note_lost
 from rt_scale.store.objects.lease import TIMES, ObjectLease
 from tests.unit.store.conftest import Watch
 from tests.unit.store.objects.fake import Away, Objects
@@ -65,7 +65,7 @@ def test_attempts_are_counted_and_never_given_twice(objects: Objects) -> None:
         for check in (lease.check, lease.check_here):
             with pytest.raises(RunError, match="was released"):
                 check()
-    assert len(objects.keys("runs/r/lease/")) == 9
+    assert len(objects.keys("runs/r/lease/")) == 6
     # What is left of a run that was being removed is no attempt of the next one, and does not end it.
     for key in objects.keys("runs/r/lease/"):
         if key.endswith((".claim", ".beat")):
@@ -81,8 +81,31 @@ def test_who_is_at_work_is_not_disturbed(objects: Objects, held: ObjectLease) ->
         ObjectLease(objects.bucket(), RUN)
     assert "The run 's3://bucket/store/runs/r' is in use: process " in str(refusal.value)
     assert "its claim ends 90 s after its last heartbeat" in str(refusal.value)
-    assert len(objects.keys("runs/r/lease/")) == 2
+    assert len(objects.keys("runs/r/lease/")) == 1
     held.check()
+
+
+@pytest.mark.parametrize("beats", [False, True])
+def test_an_owner_that_ray_has_lost_is_replaced_soon_unless_it_beats(
+    objects: Objects, clock: Clock, watch: Watch, monkeypatch: pytest.MonkeyPatch, beats: bool
+) -> None:
+    monkeypatch.setattr("rt_scale.store.lease._lost", set())
+    note_lost([Process("far", 7, 1)])
+    elsewhere(objects, 1, clock.now - 7)
+
+    def happens() -> None:
+        clock.now += 1
+        if beats and watch.now - 1000 >= TIMES.heartbeat - 7:
+            elsewhere(objects, 1, clock.now, "beat")
+
+    watch.happens = happens
+    if beats:
+        with pytest.raises(LeasedElsewhere, match="process 7 on host far"):
+            ObjectLease(objects.bucket(), RUN)
+        return
+    with ObjectLease(objects.bucket(), RUN) as lease:
+        assert lease.attempt == 2
+    assert watch.now - 1000 == pytest.approx(LOST - 7, abs=1.5)
 
 
 @pytest.mark.parametrize("token", ["exclusive", "0123456789abcdef"])
@@ -218,7 +241,7 @@ def test_of_contenders_at_once_exactly_one_wins(objects: Objects) -> None:
         winner.check()
         assert winner.attempt == 1
         winner.release()
-        assert len(objects.keys(f"runs/{run}/lease/")) == 3
+        assert len(objects.keys(f"runs/{run}/lease/")) == 2
 
 
 def test_a_run_that_an_earlier_version_has_is_respected_and_counted(objects: Objects) -> None:
