@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,7 @@ import typer
 from rt_scale.cli.options import (
     ConcurrencyOption,
     DataOption,
+    DeadlineOption,
     ImportOption,
     JsonOption,
     PackOption,
@@ -32,9 +35,11 @@ from rt_scale.spec.errors import InputError
 from rt_scale.system.console import duration_text
 
 if TYPE_CHECKING:
+    from rt_scale.plan.nodes import NodesOffer
     from rt_scale.plan.plan import Conditions, Group, Plan
     from rt_scale.plan.simulation import Simulated
     from rt_scale.spec.sweep import SweepSpec
+    from rt_scale.store.sweep_runs import SweepRuns
 
 app = typer.Typer()
 
@@ -71,6 +76,10 @@ def plan(
     concurrency: ConcurrencyOption = None,
     pack: PackOption = None,
     budget: BudgetOption = None,
+    max_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Plan for an autoscaler with at most so many nodes of a row of --price.")
+    ] = None,
+    deadline: DeadlineOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,6 +90,8 @@ def plan(
     from rt_scale.plan.costs import check_budget, prices_for
     from rt_scale.plan.plan import Conditions, make_plan
 
+    if price is None and (max_nodes or deadline):
+        raise InputError("--max-nodes and --deadline need kinds of node: name a sheet with --price.")
     sheet = prices_for(budget, price)
     place = open_store(store)
     sweeps = load_files(files, assigned(overrides, imports), {"pack": pack}, place, yes)
@@ -89,12 +100,54 @@ def plan(
     place.refresh(curves=False)
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
     made = make_plan(sweeps, find_data_dir(data_dir), conditions)
+    nodes = _nodes(sweeps, find_data_dir(data_dir), conditions, max_nodes, deadline)
     if as_json:
-        show_json(made.to_json())
+        show_json({**made.to_json(), **({"nodes": [asdict(each) for each in nodes]} if nodes else {})})
     else:
         show_plan(made, [sweep.spec for sweep in sweeps], conditions)
+        _show_nodes(nodes, rate)
     if budget is not None:
         check_budget(made, budget)
+
+
+def _nodes(
+    sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Conditions, most: int | None, deadline: str | None
+) -> list[NodesOffer]:
+    """What the sweeps take on nodes of each kind of the price sheet; none if neither limit is given."""
+    if conditions.prices is None or not (most or deadline):
+        return []
+    from rt_scale.plan.nodes import nodes_offers
+    from rt_scale.plan.plan import work_of
+    from rt_scale.scheduler.deadline import deadline_at
+
+    hours = None if deadline is None else (deadline_at(deadline) - time.time()) / 3600
+    work = work_of(sweeps, data_dir, conditions)
+    return nodes_offers(work, conditions.prices, most=most, deadline=hours, rate=conditions.rate)
+
+
+def _show_nodes(offers: Sequence[NodesOffer], rate: float) -> None:
+    if not offers:
+        return
+    from rt_scale.plan.costs import amount_text
+    from rt_scale.plan.nodes import BOOT, IDLE
+
+    rows: list[tuple[str, ...]] = []
+    for offer in offers:
+        found = offer.plan
+        if found is None:
+            rows.append((offer.name, "", "", "", "", "", offer.why))
+            continue
+        costs = ("unknown" if cost is None else amount_text(cost, found.currency) for cost in (found.cost, offer.spot))
+        time_, hours = (
+            "unknown" if each is None else duration_text(3600 * each) for each in (found.hours, found.node_hours)
+        )
+        rows.append((offer.name, str(found.nodes), time_, hours, *costs, found.why))
+    _say("On nodes that an autoscaler adds and removes:")
+    print_table(["nodes", "number", "until the end", "paid", "on demand", "spot", "why so many"], rows)
+    rates = f", {_many(rate, 'interruption')} an hour of each run for spot" if rate else ""
+    _say(
+        f"Assumed: a node starts within {duration_text(BOOT)}, an idle one is gone after {duration_text(IDLE)}{rates}."
+    )
 
 
 SHOWN = 20

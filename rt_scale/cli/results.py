@@ -19,6 +19,7 @@ from rt_scale.cli.options import (
     DataOption,
     ImportOption,
     JsonOption,
+    PriceOption,
     SetOption,
     StoreOption,
     assigned,
@@ -41,6 +42,7 @@ from rt_scale.system.console import say
 if TYPE_CHECKING:
     from rt_scale.report.page import Report
     from rt_scale.store.sweep_runs import SweepRuns
+    from rt_scale.store.usage import NodeRate
 
 app = typer.Typer()
 
@@ -64,16 +66,17 @@ def report(
         Path | None,
         typer.Option(parser=read_path, help="Also write the report, without run directories, to this folder."),
     ] = None,
+    price: PriceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tables, figures and verdicts of sweeps' finished runs, beside the paper's if they repeat an experiment."""
+    """Tables, figures, verdicts and the bill of sweeps' finished runs, beside the paper's if they repeat it."""
     from rt_scale.report.summary import write_summary
 
     place, sweeps = open_runs(files, assigned(overrides, imports), store)
     place.refresh()
     place = writable(place, [sweep.folder.report for sweep in sweeps], out)
     sweeps = [replace(sweep, store=place) for sweep in sweeps]
-    written = print_reports(sweeps, best, as_json, find_data_dir(data_dir))
+    written = print_reports(sweeps, best, as_json, find_data_dir(data_dir), rates_in(price))
     if summary is not None:
         given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
         command = ["rt-scale", "report", *given, *set_words(overrides, imports), *(["--best"] if best else [])]
@@ -82,32 +85,43 @@ def report(
         say(f"Summary: {files[0]} ({counted(len(files), 'file')}, {size})", error=True)
 
 
-def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_dir: Path) -> list[Report]:
-    """Print and write reports; sweeps that repeat the same experiment of the paper share one.
+def rates_in(price: Path | None) -> list[NodeRate]:
+    """What nodes cost by the price sheet, if one was named."""
+    from rt_scale.plan.costs import load_prices
+
+    return [] if price is None else load_prices(price).rates
+
+
+def print_reports(
+    sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_dir: Path, rates: Sequence[NodeRate] = ()
+) -> list[Report]:
+    """Print and write reports, with ``rates`` of nodes; sweeps that repeat the same experiment of the paper share one.
 
     InputError: sweeps of one experiment have different data, or none of a report's runs is finished.
     """
+    from rt_scale.report.report import bill_json
+
     together: dict[str, list[SweepRuns]] = {}
     for number, sweep in enumerate(sweeps):
         together.setdefault(sweep.spec.experiment or f"#{number}", []).append(sweep)
     reports = []
     for members in together.values():
-        report = _written(members, best, data_dir)
+        report = _written(members, best, data_dir, rates)
         folder = members[0].folder
         if as_json:
-            show_json({"tables": report.to_json()})
+            show_json({"tables": report.to_json(), **bill_json(report)})
         else:
             _show_report(report, folder.board if members[0].store.derived is None or folder.board.is_dir() else None)
         reports.append(report)
     return reports
 
 
-def _written(sweeps: Sequence[SweepRuns], best: bool, data_dir: Path) -> Report:
+def _written(sweeps: Sequence[SweepRuns], best: bool, data_dir: Path, rates: Sequence[NodeRate] = ()) -> Report:
     """The report of sweeps, written, also to an object store."""
     from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.report import make_report
 
-    report = make_report(sweeps, "best" if best else "last", DataHere(data_dir))
+    report = make_report(sweeps, "best" if best else "last", DataHere(data_dir), rates)
     folder = sweeps[0].folder
     send(folder, folder.report)
     warn(report.other_data)
@@ -131,6 +145,8 @@ def _show_report(report: Report, board: Path | None) -> None:
         style = {"holds": "green", "fails": "red", "undecided": "yellow"}[judged.verdict.word]
         text = f" {judged.claim} ({judged.where}) {judged.verdict.why}"
         console.print(Text.assemble((judged.verdict.word, style), text))
+    if report.bill is not None:
+        console.print(report.bill.summary)
     console.print(f"{report.finished} runs finished. Written:")
     for path in report.files:
         console.print(f"  {path}")

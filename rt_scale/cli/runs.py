@@ -242,7 +242,7 @@ def sweep(
         replace=yes, leave_others=leave_others, max_nodes=max_nodes, wait_nodes=wait_nodes, deadline=end,
     )  # fmt: skip
     sweeps = load_files(files, assigned(overrides, imports), launch, where.store, yes)
-    if budget is not None or deadline is not None:
+    if budget is not None or deadline is not None or prices is not None:
         where = _check_plan(sweeps, budget, prices, where, lambda text: say(text, error=as_json))
     run_loaded(sweeps, where, best, notify, as_json=as_json)
 
@@ -250,16 +250,18 @@ def sweep(
 def _check_plan(
     sweeps: list[SweepRuns], budget: float | None, prices: PriceSheet | None, where: Where, tell: Callable[[str], None]
 ) -> Where:
-    """Hold the plan to the budget (InputError) and compare it with the deadline; ``where`` with times by the plan."""
+    """Hold the plan to the budget (InputError) and compare it with the deadline; ``where`` with what the plan says."""
     from rt_scale.plan.deadline import TimeLeft, held_to
-    from rt_scale.plan.plan import conditions_of, make_plan, refuse_over_budget
+    from rt_scale.plan.plan import conditions_of, make_plan, planned, refuse_over_budget
 
     conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices, tell)
     if budget is not None:
         tell(refuse_over_budget(sweeps, budget, where.data_dir, conditions))
+    made = make_plan(sweeps, where.data_dir, conditions)
+    where = replace(where, planned=planned(made, prices))
     if where.deadline is None:
         return where
-    tell(held_to(make_plan(sweeps, where.data_dir, conditions), where.deadline))
+    tell(held_to(made, where.deadline))
     return replace(where, deadline=replace(where.deadline, left=TimeLeft(sweeps, where.data_dir, conditions)))
 
 

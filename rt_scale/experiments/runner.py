@@ -20,7 +20,7 @@ from rt_scale.experiments.options import Options, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.own import sources
 from rt_scale.experiments.provenance import attempt_record
-from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreUnavailable, first_line
+from rt_scale.spec.errors import DeviceLost, InputError, RtScaleError, RunError, StoreUnavailable, first_line
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, stop_check
 from rt_scale.store.lease import Attempt
@@ -30,6 +30,11 @@ from rt_scale.training.distributed import Group, WorkerLost
 from rt_scale.training.loop import Diverged
 from rt_scale.training.precision import check_precision
 
+LOST_DEVICE = (
+    "uncorrectable", "fallen off the bus", "no longer on the bus", "gpu is lost", "unspecified launch failure",
+    "hardware stack error", "busy or unavailable", "no cuda-capable device", "cuda unknown error",
+)  # fmt: skip
+"""Words of CUDA's errors, in lower case, of a GPU that failed (after an Xid, an ECC error) or is not there."""
 ALIKE = (InputError, Diverged, Stopped)
 """Errors that every rank raises at the same point, so that the group can continue."""
 
@@ -95,6 +100,11 @@ def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json
     )
 
 
+def _lost_device(error: BaseException) -> bool:
+    """Whether CUDA raised this because a GPU failed, as far as its words tell; some also tell of a faulty kernel."""
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in LOST_DEVICE)
+
+
 def run(spec: RunSpec, options: Options) -> RunResult:
     """The result of ``spec``: read if its directory is complete, else computed, from its newest checkpoint if any.
 
@@ -142,6 +152,9 @@ def _run(spec: RunSpec, options: Options) -> RunResult:
             raise
         except Exception as error:
             options.resident.clear()  # the failure may be one of memory
+            if _lost_device(error):
+                why = f"Run {spec.name} lost its GPU ({first_line(error)})"
+                raise DeviceLost(f"{why}; it continues from its last checkpoint on one that works.") from error
             failure = in_words(spec, error)
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
@@ -201,7 +214,8 @@ def _attempt(spec: RunSpec, data: Sets | None, run_dir: RunDir, options: Options
         result = _result(spec, experiment.run(spec, context), context, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:
-        context.close(None if isinstance(error, WorkerLost | StoreUnavailable) else "failed")
+        resumes = isinstance(error, WorkerLost | StoreUnavailable) or _lost_device(error)
+        context.close(None if resumes else "failed")
         raise
     except BaseException:  # stopped from outside: the run can be resumed
         context.close(None)

@@ -16,6 +16,7 @@ from rt_scale.spec.document import build
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.part import MOST, Part
 from rt_scale.spec.yaml_files import read_document
+from rt_scale.store.usage import NodeRate
 
 if TYPE_CHECKING:
     from rt_scale.plan.plan import Plan
@@ -78,6 +79,18 @@ class PriceSheet(Part):
                 f"prices in {' and '.join(currencies)} cannot be compared; write all of them in one currency"
             )
         return prices
+
+    @property
+    def rates(self) -> list[NodeRate]:
+        """What is recorded of it with the nodes that a sweep used."""
+        return [
+            NodeRate(
+                name=price.name, gpus=price.gpus, cpus=price.cpus, accelerator=price.accelerator,
+                on_demand=price.on_demand, spot=price.spot, currency=price.currency,
+                known=f"{price.source}, {price.date:%Y-%m-%d}",
+            )
+            for price in self.prices
+        ]  # fmt: skip
 
 
 def load_prices(path: Path) -> PriceSheet:

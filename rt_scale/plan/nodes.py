@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rt_scale.plan.costs import Price, amount_text
+from rt_scale.plan.costs import Price, PriceSheet, amount_text
 from rt_scale.plan.plan import Work
 from rt_scale.plan.simulation import simulate
 from rt_scale.ray_backend.resources import ACCELERATOR, GIB, MOST, Node, bundle, refuse_unplaceable
@@ -237,6 +237,50 @@ def choose_nodes(
         found = _worthwhile(on, widest)
     if work.unknown:
         found = replace(found, why=f"{found.why}; not counted: {counted(len(work.unknown), 'run')} without an estimate")
+    return found
+
+
+@dataclass(frozen=True)
+class NodesOffer:
+    """What sweeps take on nodes of one row of a price sheet; ``spot``: the cost at spot prices, with interruptions.
+
+    ``plan`` is None where a run fits on no such node, or the deadline cannot be kept; ``why`` then says so.
+    """
+
+    name: str
+    plan: NodesPlan | None
+    spot: float | None = None
+    why: str = ""
+
+
+def nodes_offers(
+    work: Work, sheet: PriceSheet, *, most: int | None = None, deadline: float | None = None, rate: float = 0.0
+) -> list[NodesOffer]:
+    """The work on nodes of each row of a price sheet, with GPUs if runs ask for some, without if none does.
+
+    Args:
+        most: nodes, at most.
+        deadline: hours; the fewest nodes that keep it are planned, else ``most``.
+        rate: interruptions per hour of a running run, on spot nodes.
+    """
+    found = []
+    launches = {job.launch for job in work.jobs.values()}
+    for price in sheet.prices:
+        if all(price.machines(launch.gpus, launch.cpus) is None for launch in launches):
+            continue
+        offer = offer_of(price)
+        try:
+            for launch in launches:
+                RentedNodes(offer.node, most or MOST).refuse_misfit(launch)
+            if deadline is None:
+                plan = nodes_plan(work, offer, most or MOST)
+            else:
+                plan = choose_nodes(work, offer, deadline=deadline, most=most or MOST)
+        except InputError as error:
+            found.append(NodesOffer(price.name, None, why=str(error)))
+            continue
+        spot = nodes_plan(work, offer_of(price, spot=True), plan.nodes, rate=rate).cost if price.spot else None
+        found.append(NodesOffer(price.name, plan, spot))
     return found
 
 

@@ -22,6 +22,7 @@ from rt_scale.spec.run import all_runs, stream
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
+from rt_scale.store.usage import Planned
 from rt_scale.system.machine import allowed_cores
 
 if TYPE_CHECKING:
@@ -339,6 +340,18 @@ def conditions_of(
                 cluster.wait_for(where.wait_nodes, launches, say, lambda: False)
             there = cluster.capacity()
     return Conditions(prices=prices, concurrency=where.concurrency, there=there)
+
+
+def planned(plan: Plan, prices: PriceSheet | None) -> Planned:
+    """What is recorded of a plan with what its sweeps then use."""
+    found = plan.interrupted or plan.undisturbed
+    hours: dict[Kind, float] = {"gpu": plan.gpu_hours, "cpu": plan.core_hours}
+    return Planned(
+        hours=None if found is None else (found.makespan + (plan.start or 0.0)) / 3600,
+        device_hours={kind: amount for kind, amount in hours.items() if amount},
+        lost_hours=(plan.interrupted.lost if plan.interrupted else 0.0) / 3600,
+        rates=tuple(prices.rates) if prices else (),
+    )
 
 
 def refuse_over_budget(sweeps: Sequence[SweepRuns], budget: float, data_dir: Path, conditions: Conditions) -> str:

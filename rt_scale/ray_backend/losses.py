@@ -17,6 +17,16 @@ def node_of(actor: ray.actor.ActorHandle) -> str:
     return str(state.actor_table(actor._actor_id.hex())["Address"]["NodeID"])
 
 
+def address_of(node: str) -> str:
+    """The address of the node of that id; the id if it is unknown."""
+    return next((str(each["NodeManagerAddress"]) for each in ray.nodes() if each["NodeID"] == node), node)
+
+
+def living_nodes() -> list[str]:
+    """Ray's ids of the nodes that Ray takes to be alive."""
+    return [each["NodeID"] for each in ray.nodes() if each["Alive"]]
+
+
 def draining_nodes() -> set[str]:
     """Ray's ids of the nodes that are drained or preempted; one request to the head, about 0.5 ms."""
     return set(state.get_draining_nodes())

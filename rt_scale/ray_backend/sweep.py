@@ -73,7 +73,11 @@ def run_sweeps(
                 shown.said(note)
             failed, left, late = _run(sweeps, todo, given_up, where, shown, stopping, lost)
         store.refresh()
+        for name in jobs.keys() - failed.keys() if not stopping() else ():
+            if store.status(name).state != "done":  # an object store's listing may lag behind its result
+                store.run(name).refresh()
         keep(sweeps)
+        store.tidy()
     if stopping():
         raise KeyboardInterrupt
     if deadline is not None and left and (late or deadline.passed):
@@ -126,6 +130,7 @@ def _run(
     from rt_scale.ray_backend.explore import Exploration
     from rt_scale.ray_backend.head import Head, in_words, watch_head
     from rt_scale.ray_backend.tune import run_queue
+    from rt_scale.ray_backend.usage import Meter
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
@@ -141,9 +146,16 @@ def _run(
             view.said(cluster.describe())
         name = "the local Ray" if cluster.local else f"the Ray cluster at {cluster.address}"
         stack.enter_context(watch_head(Head(cluster.address).trouble, lambda *how: lost(in_words(name, *how))))
+        meter = Meter([sweep.folder for sweep in sweeps], where.store.place, where.planned)
+        stack.callback(meter.close)
         ending = stopping if deadline is None else lambda: stopping() or deadline.passed
+
+        def waiting_ends() -> bool:
+            meter.look()  # nodes that wait for others are paid, too
+            return ending()
+
         if where.wait_nodes is not None:
-            cluster.wait_for(where.wait_nodes, [*launches], view.said, ending)
+            cluster.wait_for(where.wait_nodes, [*launches], view.said, waiting_ends)
         queue = Queue(
             todo, StoredRuns(where.store), view, cluster,
             concurrency=where.concurrency, given_up=given_up, leave_others=where.leave_others,
@@ -151,7 +163,7 @@ def _run(
         )  # fmt: skip
         control = stack.enter_context(ControlActor())
         exploration = Exploration(sweeps, given_up, cluster.at_once, added=view.added, tell=control.end)
-        run_queue(queue, where, cluster, control, view, exploration, stopping=ending)
+        run_queue(queue, where, cluster, control, view, exploration, meter, stopping=ending)
     return queue.failed, queue.left, queue.late
 
 

@@ -18,7 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rt_scale.plugins import Plugin
 from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.control import ControlActor, ControlClient
-from rt_scale.ray_backend.losses import lost_node
+from rt_scale.ray_backend.losses import living_nodes, lost_node
 from rt_scale.ray_backend.resources import bundle
 from rt_scale.ray_backend.trial import TrialConfig
 from rt_scale.scheduler.job import RunReport
@@ -106,6 +106,7 @@ def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
     client.begin()
     client.stage(f"starting {workers} workers")
     client.pass_on()
+    there = living_nodes()
     with store.scratch() as scratch:  # Ray Train needs a folder that all workers see
         error = _fit(config, scratch)
     run_dir.refresh()
@@ -121,7 +122,8 @@ def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
         raise RunError(str(failure["reason"]))
     if client.stop_request:
         raise Stopped
-    if lost := next(filter(None, map(lost_node, nodes)), ""):
+    # A worker that was to start on a node that was gone, though Ray did not know yet, has told nobody where it was.
+    if lost := next(filter(None, map(lost_node, [*nodes, *there])), ""):
         raise WorkersDied(lost, with_node=True)
     raise WorkersDied(f"a worker of its {workers} died" + (f" ({error})" if error else ""))
 

@@ -15,8 +15,9 @@ import ray
 from pydantic import BaseModel, SerializeAsAny, model_validator
 
 from rt_scale.ray_backend.control import ControlClient, StopReason
+from rt_scale.ray_backend.device import keep, require_gpus, works
 from rt_scale.scheduler.job import JobOutcome, JobState
-from rt_scale.spec.errors import LeasedElsewhere, RtScaleError, StoreUnavailable, WorkersDied
+from rt_scale.spec.errors import DeviceLost, LeasedElsewhere, RtScaleError, StoreUnavailable, WorkersDied
 from rt_scale.spec.kinds import import_kinds
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
@@ -135,14 +136,25 @@ def run_trial(config: TrialConfig, report: Report, run: Callable[[TrialConfig, C
     except (Exception, Stopped) as error:
         outcome = error
     report(TrialReport(outcomes={spec.name: job_outcome(outcome, client)}))
-    if client.preempted and config.launch.workers == 1:
-        os._exit(0)  # Tune must not reuse this process: its node is about to be preempted
+    if config.launch.workers == 1:
+        _leave([client], [outcome])
+
+
+def _leave(clients: Sequence[ControlClient], outcomes: Sequence[RunResult | BaseException]) -> None:
+    """Return only if Tune may use this process again: not on a node about to be preempted, not after CUDA failed."""
+    if any(client.preempted for client in clients):
+        os._exit(0)
+    if any(isinstance(outcome, DeviceLost) for outcome in outcomes):
+        if not works():
+            keep()
+        os._exit(0)
 
 
 def run_in_process(config: TrialConfig, client: ControlClient) -> RunResult:
     """Execute a trial's run in this process."""
     from rt_scale.experiments.runner import run
 
+    require_gpus(config.device)
     with client.reporting():
         return run(config.specs[0], config.options(client))
 
@@ -159,6 +171,8 @@ def job_outcome(outcome: RunResult | BaseException, client: ControlClient) -> Jo
         return JobOutcome(JobState.RETURNED, client.stop_request.text if client.stop_request else "")
     if isinstance(outcome, LeasedElsewhere):
         return JobOutcome(JobState.LEASED_ELSEWHERE, str(outcome))
+    if isinstance(outcome, DeviceLost):
+        return JobOutcome(JobState.DIED if works() else JobState.DEVICE_LOST, str(outcome))
     if isinstance(outcome, StoreUnavailable):
         return JobOutcome(JobState.STORE_UNAVAILABLE, str(outcome))
     if isinstance(outcome, WorkersDied):
@@ -211,15 +225,17 @@ def run_batch(config: TrialConfig, report: Report) -> None:
     outcomes = {spec.name: JobOutcome(JobState.RETURNED) for spec in spare}
     report(TrialReport(outcomes=outcomes, measured_size=size if size.seconds else None))
 
+    ends: list[RunResult | BaseException] = []
+
     def ended(number: int, outcome: RunResult | BaseException) -> None:
+        ends.append(outcome)
         reporting[number].close()
         report(TrialReport(outcomes={specs[number].name: job_outcome(outcome, clients[number])}))
 
     for number in range(1, len(specs)):
         start(number)
     run_batched(specs, [dataclasses.replace(each, batching=size) for each in options[: len(specs)]], ended)
-    if any(client.preempted for client in clients):
-        os._exit(0)  # Tune must not reuse this process: its node is about to be preempted
+    _leave(clients, ends)
 
 
 def _batch_size(config: TrialConfig, options: Options) -> BatchSize:

@@ -6,10 +6,12 @@ A run with several workers starts Ray Train inside its trial. Tune restarts noth
 from __future__ import annotations
 
 import functools
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
@@ -19,9 +21,9 @@ from ray.tune.search.search_generator import SearchGenerator
 from rt_scale.ray_backend.cluster import Cluster
 from rt_scale.ray_backend.control import ControlActor
 from rt_scale.ray_backend.explore import Exploration
-from rt_scale.ray_backend.losses import lost_node, node_of
+from rt_scale.ray_backend.losses import address_of, lost_node, node_of
 from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport, run_batch, run_in_process, run_trial
-from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
+from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.sweep import SweepSpec
@@ -30,6 +32,7 @@ from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
 
 if TYPE_CHECKING:
+    from rt_scale.ray_backend.usage import Meter
     from rt_scale.scheduler.deadline import Deadline
     from rt_scale.scheduler.job import View
 
@@ -44,6 +47,7 @@ def run_queue(
     control: ControlActor,
     view: View,
     exploration: Exploration,
+    meter: Meter,
     *,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -53,8 +57,9 @@ def run_queue(
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
     driver = _Driver(
-        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline
-    )
+        queue, control, view, exploration, stopping, functools.partial(_record_preemption, where), where.deadline,
+        meter, gpus=lambda: math.inf if cluster.autoscaling else cluster.capacity()["gpu"],
+    )  # fmt: skip
     handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster, driver.lost))
     while not (queue.finished or stopping()):
         if handout.resting:  # all that is left is delayed, or executed by other drivers
@@ -146,6 +151,8 @@ class _Driver(tune.Callback):  # type: ignore[misc]
     ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job; ``lost`` the processes that
     executed runs and were lost, by the run's name. The last outcome of a trial reaches the queue when its process is
     free: the next run then takes that process, and asks for no other.
+
+    ``held`` are the trials that keep GPUs which failed, with their number: trial's id -> GPUs.
     """
 
     def __init__(
@@ -157,14 +164,18 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         stopping: Callable[[], bool],
         preempted: Callable[[Job, str], None],
         deadline: Deadline | None = None,
+        meter: Meter | None = None,
+        gpus: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.queue, self.exploration, self.stopping, self._preempted = queue, exploration, stopping, preempted
-        self._control, self._view, self._deadline = control, view, deadline
+        self._control, self._view, self._deadline, self._meter = control, view, deadline, meter
         self._looked, self._told = -NEWS_S, False
         self.jobs: dict[str, dict[str, Job]] = {}
         self.lost: dict[str, Process] = {}
         self._last: dict[str, tuple[Job, JobOutcome]] = {}
         self._nodes: dict[str, str] = {}
+        self._gpus, self._none_left = gpus, ""
+        self.held: dict[str, float] = {}
         self.running = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -186,11 +197,15 @@ class _Driver(tune.Callback):  # type: ignore[misc]
             if name in self.queue.live:
                 self.queue.reported(name, report)
                 self._view.running(self.queue.live[name].label, report)
+                if self._meter is not None:
+                    self._meter.reported(self.queue.live[name], report)
+        if self._meter is not None:
+            self._meter.look()
         self._view.tick()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Called by Tune in every step of its loop."""
-        self.running = any(trial.status == "RUNNING" for trial in trials)
+        self.running = any(trial.status == "RUNNING" and trial.trial_id not in self.held for trial in trials)
         self.look()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -216,6 +231,7 @@ class _Driver(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process died, by itself or with its node."""
         self.on_trial_complete(iteration, trials, trial)
+        self.held.pop(trial.trial_id, None)
         jobs, node = list(self.jobs.get(trial.trial_id, {})), self._nodes.pop(trial.trial_id, "")
         if not jobs:
             return
@@ -227,21 +243,48 @@ class _Driver(tune.Callback):  # type: ignore[misc]
     def _ended(self, trial: Any, name: str, outcome: JobOutcome) -> None:
         jobs = self.jobs.get(trial.trial_id, {})
         job = jobs.pop(name, None)
-        if job is not None and jobs:
+        if job is not None and outcome.state is JobState.DEVICE_LOST:
+            self._put_aside(trial.trial_id, job, outcome)
+        elif job is not None and jobs:
             self._settle(job, outcome)
         elif job is not None:
             self._last[trial.trial_id] = job, outcome
+
+    def _put_aside(self, trial: str, job: Job, outcome: JobOutcome) -> None:
+        """The trial keeps its GPUs, one of which failed; without any left, its runs are given up."""
+        node = address_of(self._nodes.get(trial, ""))
+        if trial not in self.held:
+            self.held[trial] = job.launch.gpus
+            self._view.said(
+                f"a GPU of node {node} failed and is put aside until this sweep ends ({outcome.why}); look there at "
+                "'nvidia-smi' and for 'Xid' in 'dmesg', then reset the GPU or restart the node"
+            )
+        self._settle(job, replace(outcome, why=f"a GPU of its node {node} failed"))
+        if self._gpus() - sum(self.held.values()) < job.launch.gpus:
+            self._none_left = f"no GPU is left: {len(self.held)} failed, the last on node {node} ({outcome.why})."
+            self.queue.give_up(job.launch, self._none_left)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether nothing is left for Tune to do beside trials that keep GPUs which failed."""
+        return bool(self.held) and (bool(self._none_left) or (self.queue.resting and not self.queue.live))
 
     def settle_all(self) -> None:
         """Hand on what trials reported whose ends Tune did not tell, since it was stopped."""
         while self._last:
             self._settle(*self._last.popitem()[1])
+        self.held.clear()  # Tune has ended them
+        if self._none_left:
+            for job in [job for jobs in self.jobs.values() for job in jobs.values() if job.name in self.queue.live]:
+                self._settle(job, JobOutcome(JobState.FAILED, self._none_left))
 
     def _settle(self, job: Job, outcome: JobOutcome) -> None:
         if outcome.state in (JobState.DIED, JobState.PREEMPTED) and (process := self._control.process(job.name)):
             self.lost[job.name] = process
             note_lost([process])
         self.queue.ended(job.name, outcome)
+        if self._meter is not None and outcome.state in FINAL:
+            self._meter.ended(job)
         if outcome.state is JobState.PREEMPTED:
             self._preempted(job, outcome.why)
         self.exploration.ended(job, outcome)
@@ -299,7 +342,10 @@ class _Handouts(SearchGenerator):  # type: ignore[misc]
 
 
 class _AllStopped(tune.Stopper):  # type: ignore[misc]
-    """Ends Tune once a stop was requested and no run is running; trials that wait for resources are dropped."""
+    """Ends Tune when no run is running, once a stop was requested or nothing else can run.
+
+    Trials that wait for resources are dropped.
+    """
 
     def __init__(self, driver: _Driver) -> None:
         self._driver = driver
@@ -313,4 +359,5 @@ class _AllStopped(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         """Whether to end Tune; called after every step."""
-        return self._driver.stopping() and not self._driver.running
+        driver = self._driver
+        return not driver.running and (driver.stopping() or driver.may_end)

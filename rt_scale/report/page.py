@@ -19,6 +19,7 @@ from markupsafe import Markup
 from rich.table import Table
 
 from rt_scale.report.analyses.base import Analysis, Picture
+from rt_scale.report.bill import Bill
 from rt_scale.report.paper import Judged
 from rt_scale.report.plain import MetricRow, RunPicture, metrics_of, plain_cells
 from rt_scale.report.results import EPOCH, ResultRow, Which, titled_probe
@@ -66,6 +67,7 @@ class Report:
         analyses: of planes, lines and pruned networks.
         unsampled: number of runs that a search has not sampled yet.
         other_data: sentences on runs whose images differ from the local ones; else empty.
+        bill: what the sweeps used of their nodes; None if no driver recorded it.
         files: the figures, then the page and its numbers.
     """
 
@@ -88,6 +90,7 @@ class Report:
     unsampled: int = 0
     other_data: str = ""
     plugins: Sequence[Sequence[str]] = ()
+    bill: Bill | None = None
     files: Sequence[Path] = ()
 
     def link(self, run: str, file: str = "") -> Markup:

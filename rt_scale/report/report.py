@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.report.analyses.base import Analysis, Asked, Picture
+from rt_scale.report.bill import bill_of
 from rt_scale.report.export import numbers_table, verdicts_table, write_report_table
 from rt_scale.report.figures import GAIN, OF_PROBES, draw, drawings, save
 from rt_scale.report.page import Report, to_html, to_markdown
@@ -42,6 +43,7 @@ from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
+from rt_scale.store.usage import NodeRate
 from rt_scale.system.files import remove
 
 _KINDS = ("linear", "knn")
@@ -50,8 +52,10 @@ _PANELS = 12
 """Most panels of a figure."""
 
 
-def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Report:
+def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere, rates: Sequence[NodeRate] = ()) -> Report:
     """Write one report of sweeps that repeat the same experiment, in the folder of the first.
+
+    ``rates``: what nodes cost; none: those that were named when the sweeps were run.
 
     Raises:
         InputError: if sweeps have equal names or different data, or no run is finished.
@@ -73,7 +77,8 @@ def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Re
         results = _results(points, store)
     ended = {name: stop for sweep in sweeps for name, stop in sweep.early_stopped.items()}
     report = _report(sweeps, points, results, status_of_sweep(points, store, ended), which)
-    report = replace(report, unsampled=unsampled, other_data=compare_sweeps(sweeps, here)[1])
+    bill = bill_of([sweep.folder for sweep in sweeps], rates)
+    report = replace(report, unsampled=unsampled, other_data=compare_sweeps(sweeps, here)[1], bill=bill)
     return replace(report, files=_write(report))
 
 
@@ -193,7 +198,8 @@ def _pictures(
 def _write(report: Report) -> list[Path]:
     """Write the page as HTML and Markdown and its tables; returns the paths of these and of the figures."""
     folder = report.folder
-    plain = json.dumps({"data": report.data, "which": report.which, "tables": report.to_json()}, indent=1)
+    content = {"data": report.data, "which": report.which, "tables": report.to_json(), **bill_json(report)}
+    plain = json.dumps(content, indent=1)
     texts = {"report.html": to_html(report), "report.md": to_markdown(report), "tables.json": plain}
     for name, text in texts.items():
         write_bytes(folder / name, text.encode())
@@ -205,6 +211,11 @@ def _write(report: Report) -> list[Path]:
     files += [file for analysis in report.analyses for file in analysis.files]
     files += [folder / name for name in texts]
     return files + [path for name, table in tables.items() for path in write_report_table(folder / name, table)]
+
+
+def bill_json(report: Report) -> dict[str, object]:
+    """The bill under its name, if there is one."""
+    return {} if report.bill is None else {"bill": report.bill.to_json()}
 
 
 def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str, RunResult]) -> None:

@@ -17,6 +17,7 @@ from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 
 if TYPE_CHECKING:
     from rt_scale.scheduler.deadline import Deadline
+    from rt_scale.store.usage import Planned
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class JobState(StrEnum):
     """Its process ended without a report."""
     PREEMPTED = "preempted"
     """Its node was preempted or lost; this costs no try."""
+    DEVICE_LOST = "device_lost"
+    """A GPU of its node failed, which is put aside; this costs no try."""
     LEASED_ELSEWHERE = "leased_elsewhere"
     """Another driver executes its run."""
     STORE_UNAVAILABLE = "store_unavailable"
@@ -94,6 +97,7 @@ class Where:
         max_nodes: runs ask an autoscaler for no more than so many nodes hold.
         wait_nodes: how many nodes have to be there before anything starts.
         deadline: when the sweeps end.
+        planned: the plan made before, which is recorded with what is used.
     """
 
     store: Store
@@ -107,6 +111,7 @@ class Where:
     max_nodes: int | None = None
     wait_nodes: int | None = None
     deadline: Deadline | None = None
+    planned: Planned | None = None
 
     @property
     def alone(self) -> bool:

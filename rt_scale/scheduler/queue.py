@@ -363,7 +363,7 @@ class Queue:
         if entry.began > entry.reached:  # a newer checkpoint than those of the processes before
             entry.deaths = entry.losses = 0
         entry.reached, entry.began = max(entry.began, entry.reached), -1
-        job, preempted = entry.job, how.state is JobState.PREEMPTED
+        job, preempted = entry.job, how.state in (JobState.PREEMPTED, JobState.DEVICE_LOST)
         if preempted:
             entry.losses += 1
         else:
@@ -383,6 +383,16 @@ class Queue:
             self._put_off(entry, delay)
         else:
             self._make_ready(entry)
+
+    def give_up(self, launch: LaunchSpec, why: str) -> None:
+        """Try no more runs of a launch section; those that are live stay so."""
+        section = self._sections[launch]
+        section.ready.clear()
+        self._later = [later for later in self._later if self._entries[later[1]].section is not section]
+        heapq.heapify(self._later)
+        for entry in self._entries:
+            if entry.section is section and entry.job.name not in self._over and entry.job.name not in self.live:
+                self._settle(entry, JobOutcome(JobState.FAILED, why))
 
     def _settle(self, entry: _Entry, how: JobOutcome) -> None:
         name, label = entry.job.name, entry.job.label

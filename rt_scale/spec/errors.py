@@ -91,6 +91,10 @@ class WorkersDied(RunError):
         self.with_node = with_node
 
 
+class DeviceLost(RunError):
+    """A GPU failed, or is not there; the run can be continued on another."""
+
+
 class StoreUnavailable(RunError):
     """The store is temporarily unavailable."""
 

@@ -207,8 +207,8 @@ def test_workers_and_nodes_of_a_run_of_several_are_lost(
         nodes("remove", first)
     out = finish(process)
     assert run_dir.status().attempts >= 3
-    # The second once more for each that begins on the removed node before the head knows that it is gone.
-    assert out.count("a worker of its 2 died") == 1
+    # The latter once more for each that begins on the removed node before the head knows that it is gone.
+    assert "a worker of its 2 died" in out
     assert f"preempted base,seed=0: its node {nodes.address.partition(':')[0]} was lost" in out
     alone = run(point.spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()

@@ -48,6 +48,12 @@ _META = {
 }
 """What a person writes into an object's metadata; a definition only says that it is a mapping."""
 _EVERY = ("apiVersion", "kind", "metadata")
+_FIELDS = {
+    "ConfigMap": ("data", "binaryData", "immutable"),
+    "Secret": ("data", "stringData", "immutable", "type"),
+    "ServiceAccount": ("secrets", "imagePullSecrets", "automountServiceAccountToken"),
+}
+"""Kind of other objects -> their own fields."""
 _AMOUNTS = ("cpu", "memory", "ephemeral-storage")
 _DEVICES = ("nvidia.com/gpu", "amd.com/gpu", "google.com/tpu", "habana.ai/gaudi", "aws.amazon.com/neuron")
 
@@ -83,9 +89,11 @@ def _check_other(document: Document, found: Findings) -> None:
     for name in _EVERY:
         if document.get(name) is None:
             found.wrong_at(document, (name,), "missing; add it")
+    known = [*_EVERY, *_FIELDS.get(str(document.get("kind")), ())]
     for key in mapping(document.value):
-        if key not in _EVERY and (close := difflib.get_close_matches(str(key), _EVERY, n=1, cutoff=0.7)):
-            found.wrong_at(document, (key,), f"unknown field {shown(key)}; did you mean '{close[0]}'?")
+        close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.7)
+        if key not in known and (close or len(known) > len(_EVERY)):
+            found.wrong_at(document, (key,), unknown(str(key), known))
     if document.get("metadata") is not None:
         check_schema(_META, document, found, ("metadata",))
 
@@ -213,6 +221,8 @@ def _check_cluster(document: Document, base: Keys, found: Findings) -> None:
             document, (*base, "enableInTreeAutoscaling"),
             "not true, so no worker is ever added or given back; write true",
         )  # fmt: skip
+    options = (*base, "autoscalerOptions", "resources")
+    _check_amounts(document, options, document.get(*options), found)
     service = dig(cluster, "headGroupSpec", "serviceType")
     if service in ("LoadBalancer", "NodePort"):
         found.wrong_at(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rt_scale.clusters.check import rules
@@ -55,6 +56,7 @@ def check_launcher(document: Document, text: str, asked: Asked, found: Findings)
         check_gcp(document, found, kinds)
     _check_kinds(document, kinds, found)
     _check_life(document, kinds, found)
+    _look_for_files(document, found)
     _check_credentials(document, kinds, cloud, text, asked, found)
     rules.check_commands(document, text, found)
     rules.check_drain(text, NOTICE.get(cloud or "", 0), f"the {cloud} notice of a spot machine", found)
@@ -182,6 +184,14 @@ def _check_life(document: Document, kinds: Mapping[str, Any], found: Findings) -
             )
 
 
+def _look_for_files(document: Document, found: Findings) -> None:
+    """Say which files of this machine are not here; their names may be meant from another folder."""
+    local = [*mapping(document.get("file_mounts")).values(), document.get("auth", "ssh_private_key")]
+    absent = [each for each in local if isinstance(each, str) and not Path(each).expanduser().exists()]
+    if absent:
+        found.unchecked.append(f"files that are to be copied from this machine, but are not here: {', '.join(absent)}")
+
+
 def _check_credentials(
     document: Document, kinds: Mapping[str, Any], cloud: str | None, text: str, asked: Asked, found: Findings
 ) -> None:
@@ -193,7 +203,8 @@ def _check_credentials(
     for name, kind in kinds.items():
         config = mapping(dig(kind, "node_config"))
         keys = ("available_node_types", name, "node_config")
-        if scheme and store.startswith(scheme) and field not in config:
+        # Ray makes an account for a head without one, but none for workers.
+        if scheme and store.startswith(scheme) and field not in config and name != document.get("head_node_type"):
             found.wrong_at(document, keys, f"no {field}: such nodes have no credentials for {store}; add one")
         own = cloud == "aws" and document.get("auth", "ssh_private_key")
         if own and not {"KeyName", "UserData"} & set(config):

@@ -39,11 +39,15 @@ def check_commands(document: Document | None, text: str, found: Findings, *, tok
     for line, command in starts:
         for option in re.findall(r"(?<=\s)--([a-z][\w-]*)", command):
             if option not in known:
-                found.wrong(line, "ray start", unknown(f"--{option}", [f"--{each}" for each in known], "option"))
+                found.wrong(
+                    _from(text, line, option),
+                    "ray start",
+                    unknown(f"--{option}", [f"--{each}" for each in known], "option"),
+                )
         host = re.search(r"--dashboard-host[= ]+[\"']?([^\s\"';&]+)", command)
         if host and host[1] not in ("127.0.0.1", "localhost"):
             found.wrong(
-                line, "--dashboard-host",
+                _from(text, line, "--dashboard-host"), "--dashboard-host",
                 f"{shown(host[1])} was given: the dashboard runs any code it is sent; write 127.0.0.1, and reach it "
                 "by an SSH tunnel or 'ray dashboard'",
             )  # fmt: skip
@@ -54,6 +58,11 @@ def check_commands(document: Document | None, text: str, found: Findings, *, tok
             "same ~/.ray/auth_token (ray get-auth-token --generate)",
         )  # fmt: skip
     check_versions(text, found)
+
+
+def _from(text: str, line: int, words: str) -> int:
+    """The first line from ``line`` on with ``words`` in it: a command goes over several."""
+    return next((number for number, code in code_lines(text) if number >= line and words in code), line)
 
 
 def ray_starts(text: str) -> Iterator[tuple[int, str]]:

@@ -13,11 +13,16 @@ from rt_scale.store.objects.uri import is_address
 
 _TEXT = {"type": ["string", "null"]}
 _AMOUNT = {"type": ["string", "number", "null"]}
+_RECOVERY: dict[str, Any] = {
+    "strategy": _TEXT, "max_restarts_on_errors": {"type": "integer"},
+    "recover_on_exit_codes": {"type": ["array", "integer"]},
+}  # fmt: skip
 _RESOURCES: dict[str, Any] = {
     "cloud": _TEXT, "region": _TEXT, "zone": _TEXT, "infra": _TEXT, "instance_type": _TEXT, "cpus": _AMOUNT,
     "memory": _AMOUNT,
     "accelerators": {"type": ["string", "object", "array", "null"]}, "accelerator_args": {"type": "object"},
-    "use_spot": {"type": ["boolean", "null"]}, "job_recovery": {"type": ["string", "object", "null"]},
+    "use_spot": {"type": ["boolean", "null"]}, 
+    "job_recovery": {"type": ["string", "object", "null"], "properties": _RECOVERY, "additionalProperties": False},
     "spot_recovery": _TEXT, "disk_size": _AMOUNT,
     "disk_tier": {"enum": ["low", "medium", "high", "ultra", "best", "none"]},
     "network_tier": {"enum": ["standard", "best"]}, "ports": {"type": ["string", "integer", "array"]},
@@ -67,6 +72,10 @@ def check_task(document: Document, text: str, asked: Asked, found: Findings) -> 
     _check_fits(document, asked, found)
 
 
+RAY = {"A100": ["A100", "A100-40G"], "A100-80GB": ["A100", "A100-80G"]}
+"""SkyPilot's names of GPUs -> Ray's, where these differ."""
+
+
 def _check_fits(document: Document, asked: Asked, found: Findings) -> None:
     resources = document.get("resources")
     if not asked.launches:
@@ -89,7 +98,7 @@ def _accelerators(given: Any) -> list[dict[str, float]]:
     found = []
     for name, *count in pairs:
         number = float(count[0]) if count and re.fullmatch(r"[0-9.]+", str(count[0])) else 1.0
-        found.append({"GPU": number, f"{ACCELERATOR}{name}": 1.0})
+        found.append({"GPU": number, **{f"{ACCELERATOR}{each}": 1.0 for each in RAY.get(name, [name])}})
     return found or [{}]
 
 

@@ -16,6 +16,7 @@ from rt_scale.clusters.check.document import Asked
 from rt_scale.spec.document import build
 from rt_scale.spec.sweep import LaunchSpec
 from tests.unit.clusters.broken import crds, told
+from tests.unit.plan.planning import every_run_takes
 
 BASE = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_3"}, "train": {"epochs": 1}}
 LAUNCHES: list[dict[str, Any]] = [
@@ -98,7 +99,10 @@ def test_pods_checkpoint_before_they_are_killed_and_only_spot_ones_are_taken_awa
 def test_a_deadline_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "activeDeadlineSeconds" not in written({})["spec"]
     monkeypatch.setattr("rt_scale.cli.cluster._refresh", lambda store: None)
-    assert written({}, "--deadline", "1.5")["spec"]["activeDeadlineSeconds"] == 5400
+    every_run_takes(monkeypatch, 3600.0)
+    spec = written({}, "--deadline", "1.5")["spec"]
+    assert spec["entrypoint"].endswith("--max-nodes 2 --deadline 1.5h")
+    assert spec["activeDeadlineSeconds"] == 1.5 * 3600 + 1800
 
 
 def test_the_store_is_opened_by_a_secret_or_an_account() -> None:

@@ -20,7 +20,7 @@ from rt_scale.experiments import train as training_run
 from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import DeviceLost, InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store import lease as lease_module
@@ -276,6 +276,28 @@ def test_failures_are_told_in_words_and_recorded(
     monkeypatch.undo()
     assert run(tiny(), given).attempts == 2
     assert given.store.run(tiny()).failure() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be",
+        "CUDA error: unspecified launch failure",
+        "CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+    ],
+)
+def test_a_gpu_that_failed_is_no_failure_of_the_run(tiny: Tiny, settings: Make, text: str) -> None:
+    def fail(step: Step) -> Measured:
+        if step.number == 3:
+            raise RuntimeError(text)
+        return compute_gradients(step)
+
+    given = settings(gradients=fail)
+    with pytest.raises(DeviceLost, match=r"lost its GPU \(CUDA error: [^\n]*\)"):
+        run(tiny(), given)
+    run_dir = given.store.run(tiny())
+    assert (run_dir.failure(), run_dir.status().state) == (None, "partial")
+    assert run(tiny(), settings()).attempts == 2
 
 
 def test_an_error_of_the_student_s_pass_is_the_run_s_failure(tiny: Tiny, settings: Make) -> None:

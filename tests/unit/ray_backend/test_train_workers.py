@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +20,13 @@ SPEC = RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "
 
 
 def fit(
-    monkeypatch: pytest.MonkeyPatch, store: Path, refused: RtScaleError | None, nodes: Collection[str] = ()
+    monkeypatch: pytest.MonkeyPatch,
+    store: Path,
+    refused: RtScaleError | None,
+    nodes: Collection[str] = (),
+    there: Sequence[str] = (),
 ) -> None:
+    monkeypatch.setattr(train_workers, "living_nodes", lambda: there)
     monkeypatch.setattr(train_workers, "_fit", lambda *given: "a worker is gone")
     client: Any = SimpleNamespace(
         begin=lambda: None,
@@ -42,7 +47,9 @@ def test_workers_that_are_lost_with_a_node_are_preempted(tmp_path: Path, monkeyp
         fit(monkeypatch, tmp_path, None, ["n1"])
     with pytest.raises(WorkersDied, match=r"^its node 10\.0\.0\.3 was lost$") as lost:
         fit(monkeypatch, tmp_path, None, ["n1", "n2"])
-    assert (died.value.with_node, lost.value.with_node) == (False, True)
+    with pytest.raises(WorkersDied) as unstarted:
+        fit(monkeypatch, tmp_path, None, ["n1"], there=["n1", "n2"])
+    assert [each.value.with_node for each in (died, lost, unstarted)] == [False, True, True]
 
 
 def test_the_failure_of_a_worker_without_the_lease_is_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from rt_scale.ray_backend.trial import (
     run_trial,
 )
 from rt_scale.scheduler.job import JobOutcome, JobState
-from rt_scale.spec.errors import InputError, LeasedElsewhere, RunError, StoreUnavailable, WorkersDied
+from rt_scale.spec.errors import DeviceLost, InputError, LeasedElsewhere, RunError, StoreUnavailable, WorkersDied
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
@@ -163,6 +163,32 @@ def test_on_a_node_that_is_about_to_go_the_process_ends(config: TrialConfig) -> 
         run_trial(config, reports.append, run)
     (report,) = reports  # before it ends
     assert report.outcomes == {SPEC.name: JobOutcome(JobState.PREEMPTED, PREEMPTED.text)}
+
+
+class Kept(Exception):
+    """Stands in for a process that keeps its GPU."""
+
+
+def lose_gpu(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+    def keep() -> None:
+        raise Kept
+
+    monkeypatch.setattr(module, "works", lambda: works)
+    monkeypatch.setattr(module, "keep", keep)
+
+
+@pytest.mark.parametrize(("works", "state"), [(True, JobState.DIED), (False, JobState.DEVICE_LOST)])
+def test_a_process_whose_gpu_is_gone_keeps_it_and_one_that_broke_only_itself_ends(
+    config: TrialConfig, monkeypatch: pytest.MonkeyPatch, works: bool, state: JobState
+) -> None:
+    def run(config: TrialConfig, client: ControlClient) -> Any:
+        raise DeviceLost("CUDA says: unspecified launch failure")
+
+    lose_gpu(monkeypatch, works)
+    reports: list[TrialReport] = []
+    with pytest.raises(Ended if works else Kept):
+        run_trial(config, reports.append, run)
+    assert reports[0].outcomes == {SPEC.name: JobOutcome(state, "CUDA says: unspecified launch failure")}
 
 
 def test_a_run_that_its_rule_ends_comes_out_so(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +341,16 @@ def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
     assert [list(report.outcomes) for report in reports] == [NAMES[3:], NAMES[:1], NAMES[1:2], NAMES[2:3]]
     preempted = JobOutcome(JobState.PREEMPTED, PREEMPTED.text)
     assert [*reports[2].outcomes.values(), *reports[3].outcomes.values()] == [preempted] * 2
+
+
+def test_batched_runs_whose_gpu_is_gone_keep_it(several: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_gpu(monkeypatch, works=False)
+    Batch(monkeypatch, MEASURED, run_result(), DeviceLost("gone"), DeviceLost("gone"))
+    reports: list[TrialReport] = []
+    with pytest.raises(Kept):
+        run_batch(several, reports.append)
+    lost = JobOutcome(JobState.DEVICE_LOST, "gone")
+    assert [outcome for report in reports[2:] for outcome in report.outcomes.values()] == [lost, lost]
 
 
 def test_asked_to_stop_they_say_so(several: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:

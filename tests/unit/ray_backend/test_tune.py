@@ -75,6 +75,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Lost nodes, by the actors that were on them."""
     found: dict[str, str] = {}
     monkeypatch.setattr(tune, "node_of", lambda actor: actor)
+    monkeypatch.setattr(tune, "address_of", lambda node: f"address of {node}")
     monkeypatch.setattr(tune, "lost_node", lambda node: found.get(node, ""))
     return found
 
@@ -191,6 +192,72 @@ def test_a_process_that_was_lost_with_its_node_was_preempted(
     assert told == [("run 1", "its node 10.0.0.3 was lost")]
     assert driver.lost == {spec(1).name: Process("far", 7, 1)}
     assert lease._lost == set(driver.lost.values())
+
+
+DEVICE = JobOutcome(JobState.DEVICE_LOST, "CUDA says: uncorrectable ECC error encountered")
+
+
+def test_a_gpu_that_failed_is_put_aside_and_its_run_goes_on_elsewhere(
+    tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "NEWS_S", 0.0)
+    launch = LaunchSpec(gpus=1, retries=0)
+    queue = Queue([Job(f"run {n}", spec(n), launch) for n in range(2)], StoredRuns(Store(tmp_path)), view, Room())
+    driver = _Driver(
+        queue,
+        News({}),
+        view,
+        Plain(),
+        lambda: False,
+        lambda *_: None,
+        gpus=lambda: 2.0,  # type: ignore[arg-type]
+    )
+    handout, stopper = _Handout(driver, lambda jobs: {"label": jobs[0].label}), _AllStopped(driver)
+    for name in "ab":
+        handout.suggest(name)
+        driver.on_trial_start(1, [], trial(name))
+    driver.on_trial_result(1, [], trial("a"), outcomes(_0=DEVICE))
+    assert view.preemptions == [("run 0", "a GPU of its node address of actor of a failed", None)]
+    (said,) = view.texts
+    assert said.startswith("a GPU of node address of actor of a failed and is put aside until this sweep ends (CUDA")
+    assert handout.suggest("c") == {"label": "run 0"}
+    for name, run in (("b", "_1"), ("c", "_0")):
+        driver.on_trial_result(1, [], trial(name), outcomes(**{run: JobOutcome(JobState.DONE)}))
+        driver.on_step_begin(1, [trial("a"), trial(name)])
+        assert not stopper.stop_all()
+        driver.on_trial_complete(1, [], trial(name))
+    driver.on_step_begin(1, [trial("a")])
+    assert stopper.stop_all()  # the trial that keeps its GPU never ends by itself
+    assert queue.finished
+    assert queue.failed == {}
+
+
+def test_without_a_gpu_that_works_the_rest_is_given_up(tmp_path: Path, view: View) -> None:
+    launch = LaunchSpec(gpus=1)
+    jobs = [*(Job(f"run {n}", spec(n), launch) for n in range(3)), Job("cpu", spec(3), LaunchSpec())]
+    store = Store(tmp_path)
+    queue = Queue(jobs, StoredRuns(store), view, Room())
+    driver = _Driver(
+        queue,
+        News({}),
+        view,
+        Plain(),
+        lambda: False,
+        lambda *_: None,
+        gpus=lambda: 1.0,  # type: ignore[arg-type]
+    )
+    handout, stopper = _Handout(driver, lambda jobs: {}), _AllStopped(driver)
+    for name in "ab":  # the second waits for the GPU of the first
+        handout.suggest(name)
+    driver.on_trial_start(1, [], trial("a"))
+    driver.on_trial_result(1, [], trial("a"), outcomes(_0=DEVICE))
+    driver.on_step_begin(1, [trial("a"), trial("b", "PENDING")])
+    assert stopper.stop_all()
+    driver.settle_all()
+    why = f"no GPU is left: 1 failed, the last on node address of actor of a ({DEVICE.why})."
+    assert queue.failed == {spec(n).name: why for n in range(3)}
+    assert store.run(spec(0)).failure() is None  # the same command tries it again
+    assert [job.label for job in queue.take()] == ["cpu"]
 
 
 def test_a_preemption_is_recorded_for_status(tmp_path: Path) -> None:

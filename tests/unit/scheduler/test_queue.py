@@ -278,6 +278,22 @@ def test_a_run_that_loses_node_after_node_is_given_up_unless_it_gets_on(store: S
     assert store.run(each).status().state == "failed"
 
 
+def test_a_section_is_given_up_but_for_what_is_live(store: Store) -> None:
+    other = LaunchSpec(cpus=2)
+    jobs = [Job(f"run {n}", spec(n), ONE) for n in range(3)] + [Job("other", spec(3), other)]
+    told = Told()
+    queue = Queue(jobs, StoredRuns(store), told, Room(), concurrency=2)
+    assert taken(queue) == ["run 0", "run 1"]
+    queue.ended(spec(1).name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
+    queue.give_up(ONE, "no GPU is left.")
+    assert queue.failed == {spec(1).name: "no GPU is left.", spec(2).name: "no GPU is left."}
+    assert taken(queue) == ["other"]
+    queue.ended(spec(0).name, JobOutcome(JobState.DONE))
+    queue.ended(spec(3).name, JobOutcome(JobState.DONE))
+    assert queue.finished
+    assert store.run(spec(2)).failure() is None
+
+
 def test_what_another_driver_executes_is_looked_at_now_and_then(store: Store) -> None:
     each = spec()
     queue, told, clock = make(store, each)
