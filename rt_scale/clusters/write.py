@@ -44,6 +44,7 @@ class Kind(NamedTuple):
         whole: whether all workers of a run are on one node.
         equal: whether the file describes its nodes, each for a worker; otherwise machines, which may hold several.
         grows: whether nodes come and go as runs need them.
+        told: whether Ray is told the type of its nodes' GPUs; by itself it finds an A100-80G to be an A100.
         provider: whose machines they are, in a price sheet; None: anyone's.
         options: of the ``rt-scale sweep`` that runs there.
     """
@@ -55,6 +56,7 @@ class Kind(NamedTuple):
     whole: bool = False
     equal: bool = False
     grows: bool = False
+    told: bool = True
     provider: str | None = None
     options: tuple[str, ...] = ()
 
@@ -66,17 +68,24 @@ KINDS = {
     "aws": Kind("aws.yaml.j2", LAUNCH, grows=True, provider="aws", options=("--address", "auto")),
     "gcp": Kind("gcp.yaml.j2", LAUNCH, grows=True, provider="gcp", options=("--address", "auto")),
     "kuberay": Kind("kuberay.yaml.j2", "kubectl apply -f {file}", mounted=True, equal=True, grows=True),
-    "slurm_array": Kind("slurm_array.sh.j2", "sbatch {file}", shared=True, whole=True, options=("--leave-others",)),
-    "slurm_nodes": Kind("slurm_nodes.sh.j2", "sbatch {file}", shared=True, equal=True),
+    "slurm_array": Kind(
+        "slurm_array.sh.j2", "sbatch {file}", shared=True, whole=True, told=False, options=("--leave-others",)
+    ),
+    "slurm_nodes": Kind("slurm_nodes.sh.j2", "sbatch {file}", shared=True, equal=True, told=False),
     "hosts": Kind("hosts.yaml.j2", "rt-scale cluster up {file}", shared=True),
     "sky": Kind(
         "sky.yaml.j2",
         "for job in $(seq {nodes}); do sky jobs launch --yes --detach-run --name {name}-$job {file}; done",
         whole=True,
+        told=False,
         options=("--leave-others",),
     ),
 }
 """Kinds of clusters by name."""
+
+
+SIZES = {"A100-40G": "A100", "A100-80G": "A100"}
+"""Ray's names of GPUs of one size of memory -> the type that it finds them to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +191,8 @@ def wanted_for(
     places = [f"{MOUNTED}/{sweep.name}.yaml" for sweep in sweeps] if found.mounted else files
     limits = ["--max-nodes", str(max_nodes)] if found.grows else []
     limits += [] if deadline is None else ["--deadline", f"{deadline:g}h"]
+    if not found.told and launch.accelerator in SIZES:
+        limits += ["--accelerator", SIZES[launch.accelerator]]
     command = ["rt-scale", "sweep", *places, "--store", store, *options, *limits, *found.options]
     return Wanted(
         name=_name(name, sweeps[0].name),

@@ -256,17 +256,21 @@ class NodesOffer:
 def nodes_offers(
     work: Work, sheet: PriceSheet, *, most: int | None = None, deadline: float | None = None, rate: float = 0.0
 ) -> list[NodesOffer]:
-    """The work on nodes of each row of a price sheet: as many as keep the deadline, in hours, else as pay off.
+    """The work on nodes of each row of a price sheet, with GPUs if runs ask for some, without if none does.
 
     Args:
-        most: nodes, at most; all of them are used if there is no deadline.
+        most: nodes, at most.
+        deadline: hours; the fewest nodes that keep it are planned, else ``most``.
         rate: interruptions per hour of a running run, on spot nodes.
     """
     found = []
+    launches = {job.launch for job in work.jobs.values()}
     for price in sheet.prices:
+        if all(price.machines(launch.gpus, launch.cpus) is None for launch in launches):
+            continue
         offer = offer_of(price)
         try:
-            for launch in {job.launch for job in work.jobs.values()}:
+            for launch in launches:
                 RentedNodes(offer.node, most or MOST).refuse_misfit(launch)
             if deadline is None:
                 plan = nodes_plan(work, offer, most or MOST)

@@ -61,10 +61,14 @@ class Meter:
         now = time.monotonic()
         if now - self._sampled >= SAMPLE_S:
             self._sampled = now
-            self._sample(time.time())
+            self._try_to_sample()
         if now - self._written >= self._every:
             self._written = now
             self.write()
+
+    def _try_to_sample(self) -> None:
+        with suppress(Exception):  # the cluster may be lost, which others tell; what was seen before is recorded
+            self._sample(time.time())
 
     def _sample(self, now: float) -> None:
         """Extend the stays of the nodes that are still there; ``now``: seconds since 1970."""
@@ -124,8 +128,7 @@ class Meter:
 
     def close(self) -> None:
         """Look and record a last time."""
-        with suppress(Exception):  # the cluster may be lost; what was seen before is recorded all the same
-            self._sample(time.time())
+        self._try_to_sample()
         self.write()
 
 

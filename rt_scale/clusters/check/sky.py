@@ -72,6 +72,10 @@ def check_task(document: Document, text: str, asked: Asked, found: Findings) -> 
     _check_fits(document, asked, found)
 
 
+RAY = {"A100": ["A100", "A100-40G"], "A100-80GB": ["A100", "A100-80G"]}
+"""SkyPilot's names of GPUs -> Ray's, where these differ."""
+
+
 def _check_fits(document: Document, asked: Asked, found: Findings) -> None:
     resources = document.get("resources")
     if not asked.launches:
@@ -94,7 +98,7 @@ def _accelerators(given: Any) -> list[dict[str, float]]:
     found = []
     for name, *count in pairs:
         number = float(count[0]) if count and re.fullmatch(r"[0-9.]+", str(count[0])) else 1.0
-        found.append({"GPU": number, f"{ACCELERATOR}{name}": 1.0})
+        found.append({"GPU": number, **{f"{ACCELERATOR}{each}": 1.0 for each in RAY.get(name, [name])}})
     return found or [{}]
 
 

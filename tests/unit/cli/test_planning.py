@@ -112,6 +112,19 @@ def test_json_has_everything(plan: Callable[..., str], file: Path, prices: Path,
     assert found["costs"][0]["on_demand"] == 20.0
 
 
+def test_nodes_up_to_a_number_or_before_a_deadline(
+    plan: Callable[..., str], file: Path, prices: Path, tmp_path: Path
+) -> None:
+    finish(file, tmp_path / "store", 10.0)
+    text = plan(file, "--price", prices, "--max-nodes", 1)
+    assert "On nodes that an autoscaler adds and removes:" in text
+    assert "a machine 1 2m" in text
+    assert "at most 1 node" in text
+    (held,) = json.loads(plan(file, "--json", "--price", prices, "--deadline", "1h"))["nodes"]
+    assert held["plan"]["why"] == "the fewest that keep the deadline of 1 h"
+    assert "cannot be kept" in plan(file, "--price", prices, "--deadline", "2m")
+
+
 def test_a_plan_above_the_budget_is_refused(plan: Callable[..., str], file: Path, prices: Path, tmp_path: Path) -> None:
     finish(file, tmp_path / "store", 10.0)
     plan(file, "--price", prices, "--cpus", 1, "--budget", 20)
@@ -124,6 +137,8 @@ def test_a_plan_above_the_budget_is_refused(plan: Callable[..., str], file: Path
     ("options", "message"),
     [
         (["--budget", "5"], "--budget needs prices"),
+        (["--max-nodes", "3"], "need kinds of node: name a sheet with --price"),
+        (["--deadline", "3h"], "need kinds of node"),
         (["--tflops", "0"], "--tflops is 0; give"),
         (["--price", "nowhere.yaml"], "no file nowhere.yaml"),
         (["--rate", "100000"], "practically never end"),

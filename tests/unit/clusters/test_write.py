@@ -13,12 +13,15 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
+from rt_scale.clusters.check import check_file
+from rt_scale.clusters.check.document import Asked
 from rt_scale.clusters.nodes import NodeShape, suitable
 from rt_scale.clusters.write import is_edited, yaml_block, yaml_scalar
 from rt_scale.spec.document import build
 from rt_scale.spec.errors import InputError, StoreUnavailable
-from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.spec.sweep import LaunchSpec, load_sweep
 from rt_scale.store.store import Store
+from tests.unit.clusters.broken import told
 from tests.unit.plan.planning import every_run_takes, sheet
 
 SWEEP = {
@@ -265,6 +268,10 @@ def test_each_sky_job_is_a_driver_of_its_own(write: Write) -> None:
     task = yaml.safe_load(Path("sky.yaml").read_text())
     assert task["resources"]["accelerators"] == {"A100-80GB": 1}
     assert task["resources"]["memory"] == "30+"
+    # Ray finds out of itself that it is an A100, and nothing of its memory.
+    assert "--accelerator A100 --leave-others" in task["run"]
+    asked = Asked("s3://bucket/runs", {"mine": load_sweep(file)[0].launch})
+    assert told(check_file(Path("sky.yaml"), asked)) == ""
     assert task["envs"] == {"RT_SCALE_DATA_ORIGIN": "s3://bucket/sets"}
     for code, expected in ((0, 0), (4, 0), (1, 1), (3, 3)):
         script = f"rt() {{ return {code}; }}\n" + task["run"].replace(".venv/bin/rt-scale", "rt")

@@ -195,7 +195,7 @@ def test_runs_without_an_estimate_are_told(tmp_path: Path, monkeypatch: pytest.M
 def test_every_row_of_a_sheet_is_planned_or_says_why_not() -> None:
     rows = sheet({"on_demand": 3.0, "spot": 1.0}, {"name": "one", "cpus": 1, "spot": None}, {"name": "b", "gpus": 1})
     given = work(*TEN, launch=LaunchSpec(cpus=2))
-    small, one, _ = nodes_offers(given, rows, most=5)
+    small, one = nodes_offers(given, rows, most=5)
     assert small.plan is not None
     assert (small.plan.nodes, small.plan.hours) == (5, 2 + BOOT / HOUR)
     assert small.plan.cost == pytest.approx(3 * 5 * (2 + (BOOT + IDLE) / HOUR))

@@ -97,6 +97,8 @@ def test_it_records_now_and_then_and_seldom_in_an_object_store(
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(module, "write_usage", refused)
+    monkeypatch.setattr(module.ray, "nodes", refused)
+    meter.look()
     meter.close()
 
 
