@@ -129,14 +129,17 @@ class Hosts:
                 work(state)
             except HostFailed as error:
                 state.failed = str(error)
-                self._say(state.label, f"failed: {error}")
+                if not interrupted:
+                    self._say(state.label, f"failed: {error}")
 
+        interrupted = False
         todo = [state for state in states if state.failed is None]
         with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
             try:
                 for done in [pool.submit(attempt, state) for state in todo]:
                     done.result()
             except BaseException:
+                interrupted = True
                 for state in todo:
                     state.machine.stop()
                 raise
