@@ -87,7 +87,8 @@ class Hosts:
         (self.shared / "small.yaml").write_text(yaml.safe_dump(THREE, sort_keys=False))
         (self.shared / "own_slow.py").write_text(SLOW)
         self.environment = {
-            **NOTICED, "SLOW": str(self.slow), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.shared / "token"),
+            **NOTICED, "SLOW": str(self.slow),
+            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.shared / "token"),
             "RAY_USAGE_STATS_ENABLED": "0", "AWS_ENDPOINT_URL": f"http://{CLIENT}:5000", "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret",
         }  # fmt: skip
