@@ -252,6 +252,10 @@ def begun(cloud: Cloud) -> set[str]:
     return {key.split("/")[2] for key in cloud.objects(r"/runs/[^/]+/checkpoints/")} - done
 
 
+def agent_log(host: Host) -> str:
+    return host.run(["cat", HOME / "watch.log"]).stdout if host.alive else "the machine has ended"
+
+
 def lose_two_machines(cloud: Cloud) -> None:
     """One is interrupted with a notice, the other one's plug is pulled, and there are no more spot machines."""
     cloud.wait("two runs with checkpoints", lambda: len(begun(cloud)) >= 2)
@@ -264,8 +268,8 @@ def lose_two_machines(cloud: Cloud) -> None:
     cloud.tell(f"there are no spot machines any more: {noticed} gets its notice, {pulled} is gone at once", look=True)
     cloud.terminate(pulled)
     host = cloud.hosts[noticed]
-    cloud.wait("the drain", lambda: "is drained" in host.run(["cat", HOME / "watch.log"]).stdout)
-    cloud.tell(f"its agent: {host.run(['tail', '-n', '1', HOME / 'watch.log']).stdout.strip()}")
+    cloud.wait("the agent", lambda: re.search("is drained|has ended", agent_log(host)))
+    cloud.tell(f"its agent: {agent_log(host).splitlines()[-1]}")
     # Ray's autoscaler may be quicker than AWS.
     cloud.wait("the end of the node", lambda: not host.alive or host.run(["pgrep", "raylet"]).returncode)
     cloud.tell(f"{noticed} has no Ray any more")
