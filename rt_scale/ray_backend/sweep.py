@@ -73,7 +73,11 @@ def run_sweeps(
                 shown.said(note)
             failed, left, late = _run(sweeps, todo, given_up, where, shown, stopping, lost)
         store.refresh()
+        for name in jobs.keys() - failed.keys() if not stopping() else ():
+            if store.status(name).state != "done":  # an object store's listing may lag behind its result
+                store.run(name).refresh()
         keep(sweeps)
+        store.tidy()
     if stopping():
         raise KeyboardInterrupt
     if deadline is not None and left and (late or deadline.passed):

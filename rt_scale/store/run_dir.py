@@ -100,8 +100,11 @@ class RunDir:
     def _take(self, watching: Callable[[Attempt], None]) -> Lease:
         return FileLease(self.path, watching=watching)
 
-    def _send(self, *, ending: bool = False) -> None:
-        """Upload what was written here; ``ending``: without waiting for a store that does not answer."""
+    def _send(self, *, now: bool = False, ending: bool = False) -> None:
+        """Upload what was written here: soon, or before this returns if ``now``.
+
+        ``ending``: now, without waiting for a store that does not answer.
+        """
 
     def _send_result(self, result: bytes) -> None:
         """Upload the result, after everything else."""
@@ -167,7 +170,7 @@ class RunDir:
         """Record how and where the run is executed."""
         self._permitted()
         write_json(self.path / ENVIRONMENT, record.to_json())
-        self._send()
+        self._send(now=True)  # before the run's work, so that no attempt goes unrecorded
 
     def record(self) -> RunRecord | None:
         """How and where the run was executed, if recorded."""
@@ -215,7 +218,7 @@ class RunDir:
         self._permitted()
         remove(self.path / FAILURE)
         data = to_json(result.to_json())
-        self._send()
+        self._send(now=True)
         self._send_result(data)
         write_bytes(self.path / RESULT, data)
 

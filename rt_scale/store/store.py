@@ -157,6 +157,9 @@ class Store:
         refuses or does not answer.
         """
 
+    def tidy(self) -> None:
+        """Make later looks at an object store cheap; InputError, RunError: the store refuses or does not answer."""
+
     def now(self) -> float:
         """Seconds since 1970 by the store's clock: a server's may differ from ours."""
         return file_system_time(self.root)

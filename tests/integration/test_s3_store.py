@@ -22,7 +22,7 @@ from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.objects.bucket import Bucket
 from rt_scale.store.objects.lease import ObjectLease
 from rt_scale.store.objects.store import open_place
-from tests.integration.dying import DIES, Outcome, outcome
+from tests.integration.dying import DIES, DIES_SENDING, Outcome, outcome
 from tests.integration.object_server import Door, ObjectServer, Place, alone, serving, whole
 from tests.integration.test_secrets import holding
 from tests.integration.test_start_from import FIRST, RESTART
@@ -62,19 +62,37 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Out
     return outcome(alone(tmp_path_factory.mktemp("undisturbed"), data_dir, SPEC))
 
 
+@pytest.mark.parametrize(
+    ("program", "moment"),
+    [
+        (DIES_SENDING, "rt_scale.experiments.train:TrainingRun:after_step:100:before"),
+        (DIES, "rt_scale.experiments.train:TrainingRun:after_step:20:before"),
+        (DIES, "rt_scale.store.objects.bucket:Bucket:put_file:3:before"),
+        (DIES, "rt_scale.store.objects.mirror:ObjectRun:_send_result:1:before"),
+        (DIES, "rt_scale.store.objects.mirror:ObjectRun:_send_result:1:after"),
+    ],
+    ids=["at work", "before a checkpoint is sent", "while it is sent", "before the result", "after the result"],
+)
 def test_killed_on_one_machine_and_finished_on_another(
-    place: Place, start: Start, cli: Any, undisturbed: Outcome
+    place: Place, start: Start, cli: Any, undisturbed: Outcome, program: list[str], moment: str
 ) -> None:
     place.on("a")
-    process = start("rt_scale.experiments.train:TrainingRun:after_step:100:before",
-                    *place.run(DOCUMENT), program=DIES)  # fmt: skip
+    process = start(moment, *place.run(DOCUMENT), program=program)
     out, err = process.communicate(timeout=480)
     assert process.returncode == -signal.SIGKILL, (out, err)
     b = place.on("b")
+    there = [key.split("/")[2:] for key in Bucket.open(place.address).entries(f"runs/{SPEC.name}")]
+    if ["result.json"] in there:
+        assert "complete already" in cli(*place.run(DOCUMENT)).out
+        assert whole(b, SPEC) == undisturbed
+        return
     assert "1 run: 1 partial" in cli("status", "--store", place.address).out
+    sent = [int(key[1]) for key in there if key[0] == "checkpoints" and key[2:] == ["manifest.json"]]
+    assert bool(sent) == (moment.partition(":")[0] != "rt_scale.store.objects.bucket" and "20:" not in moment)
     ended = cli(*place.run(DOCUMENT))
     assert ended.code == 0, ended
-    assert "resuming at step 72 of 144" in ended.out
+    step = max(sent, default=0)
+    assert ended.out.count("resuming at step") == ended.out.count(f"resuming at step {step} of 144") == bool(step)
     assert (b.run(SPEC).status().state, b.run(SPEC).status().attempts) == ("done", 2)
     assert whole(b, SPEC) == whole(place.on("c"), SPEC) == undisturbed
     assert "complete already" in cli(*place.run(DOCUMENT)).out

@@ -7,12 +7,11 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 from urllib.parse import urlsplit
 
 from rt_scale.spec.errors import InputError, StoreUnavailable
@@ -21,6 +20,7 @@ from rt_scale.store.objects.uri import address_options, server_of
 from rt_scale.system.files import remove, temporary_name
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta, PutResult
     from obstore.store import ObjectStoreMethods, RetryConfig, S3CredentialProvider
 
 T = TypeVar("T")
@@ -37,6 +37,7 @@ _LISTED = 1000
 _ROLES = "169.254.169.254"
 """The server of a machine's role credentials, on all clouds."""
 _DENIED = ("401 Unauthorized", "403 Forbidden", "ExpiredToken", "InvalidToken")
+_THROTTLED = ("SlowDown", "503 Service Unavailable", "429 Too Many Requests")
 _S3 = "https://s3.amazonaws.com"
 
 _RETRIES: RetryConfig = {
@@ -46,13 +47,25 @@ _RETRIES: RetryConfig = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An object: size in bytes, last change in seconds since 1970 by the server's clock (whole ones on S3), e-tag."""
+class Entry(NamedTuple):
+    """An object: size in bytes, and last change in seconds since 1970 by the server's clock (whole ones on S3).
+
+    ``tag`` is the e-tag without quotes, which some servers give in one answer only; it changes with the contents.
+    """
 
     size: int
     changed: float
     tag: str = ""
+
+    @staticmethod
+    def of(found: ObjectMeta) -> Entry:
+        """Of obstore's description."""
+        changed = found["last_modified"].timestamp()
+        return Entry(found["size"], changed, _plain(found["e_tag"]) or f"{found['size']}@{changed}")
+
+
+def _plain(tag: str | None) -> str:
+    return (tag or "").strip('"')
 
 
 class Bucket:
@@ -90,28 +103,43 @@ class Bucket:
         head, mark, query = self.address.partition("?")
         return f"{head}/{key}{mark}{query}"
 
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object atomically."""
-        self._write(key, lambda: self._objects.put(key, data))
+    def put(self, key: str, data: bytes) -> str:
+        """Write an object atomically; returns its tag."""
+        return self._tag(key, self._write(key, lambda: self._objects.put(key, data)))
 
-    def put_file(self, key: str, path: Path) -> None:
-        """Write a file's contents as an object; FileNotFoundError if there is no file."""
-        path.stat()
-        self._write(key, lambda: self._objects.put(key, path))
+    def put_file(self, key: str, path: Path) -> str:
+        """Write a file's contents as an object; returns its tag; FileNotFoundError if there is no file."""
+        try:
+            return self._tag(key, self._write(key, lambda: self._objects.put(key, path)))
+        except InputError:
+            path.stat()  # obstore answers the same where there is no file and where there is no bucket
+            raise
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Create an object; False if it exists. Processes must write different ``data``, by which retries are found."""
+    def create(self, key: str, data: bytes) -> str | None:
+        """Create an object; its tag, or None if it exists.
+
+        Processes must write different ``data``, by which retries are found.
+        """
         from obstore.exceptions import AlreadyExistsError
 
-        def write() -> bool:
+        def write() -> PutResult | None:
             try:
-                self._objects.put(key, data, mode="create")
+                return self._objects.put(key, data, mode="create")
             except AlreadyExistsError:
-                return False
-            return True
+                return None
 
+        written = self._write(key, write)
+        if written is not None:
+            return self._tag(key, written)
         # If the answer to a try was lost, the retry finds our own object.
-        return self._write(key, write) or self.get(key) == data
+        return self._tag(key, {"e_tag": None, "version": None}) if self.get(key) == data else None
+
+    def _tag(self, key: str, written: PutResult) -> str:
+        """The tag of an object that was written; asked for if the answer did not hold it."""
+        if written["e_tag"]:
+            return _plain(written["e_tag"])
+        entry = self.look(key)
+        return entry.tag if entry else ""
 
     def _write(self, key: str, write: Callable[[], T]) -> T:
         try:
@@ -126,56 +154,90 @@ class Bucket:
         except FileNotFoundError:
             return None
 
-    def get_file(self, key: str, path: Path, changed: float | None = None) -> bool:
-        """Replace the file ``path`` by an object, dated ``changed`` (None: now); False if there is no object."""
+    def look(self, key: str) -> Entry | None:
+        """What there is of an object, whether or not it is listed yet; None if there is none."""
+        try:
+            return self._tried("look at", key, lambda: Entry.of(self._objects.head(key)))
+        except FileNotFoundError:
+            return None
+
+    def get_file(self, key: str, path: Path) -> str | None:
+        """Replace the file ``path`` by an object, and return the object's tag; None if there is no object."""
         temporary = temporary_name(path)
 
-        def read() -> None:
+        def read() -> str:
             found = self._objects.get(key)
             with disk_errors(path), open(temporary, "wb") as out:
                 for block in found.stream(_BLOCK):
                     out.write(block)
+            return Entry.of(found.meta).tag
 
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._tried("read", key, read)
-            if changed is not None:
-                os.utime(temporary, (changed, changed))
+            tag = self._tried("read", key, read)
             os.replace(temporary, path)
         except FileNotFoundError:
-            return False
+            return None
         finally:
             remove(temporary)
-        return True
+        return tag
 
-    def entries(self, prefix: str) -> dict[str, Entry]:
-        """Every object below the folder ``prefix``: key -> entry.
+    @overload
+    def entries(self, prefix: str) -> dict[str, Entry]: ...
+
+    @overload
+    def entries(self, prefix: str, most: int) -> dict[str, Entry] | None: ...
+
+    def entries(self, prefix: str, most: int | None = None) -> dict[str, Entry] | None:
+        """Every object below the folder ``prefix``: key -> entry; None if there are more than ``most``.
 
         Omits keys with ``..``, and the empty objects by which some tools, and rt-scale before December 2026, mark
         folders.
         """
 
-        def look() -> dict[str, Entry]:
-            return {
-                found["path"]: Entry(found["size"], found["last_modified"].timestamp(), found["e_tag"] or "")
-                for some in self._objects.list(prefix or None, chunk_size=_LISTED)
-                for found in some
-                if (found["size"] or "." in found["path"].rpartition("/")[2]) and ".." not in found["path"].split("/")
-            }
+        def look() -> dict[str, Entry] | None:
+            entries: dict[str, Entry] = {}
+            for page in self._objects.list(prefix or None, chunk_size=_LISTED):
+                entries |= _described(page)
+                if most is not None and len(entries) > most:
+                    return None
+            return entries
 
         return self._tried("list", prefix, look)
 
-    def delete(self, key: str) -> None:
-        """Remove an object if it exists."""
-        with contextlib.suppress(FileNotFoundError):
-            self._tried("remove", key, lambda: self._objects.delete(key))
+    def entries_of(self, folder: str, names: Sequence[str]) -> dict[str, Entry]:
+        """As :meth:`entries` of a ``folder`` with very many objects below its sorted folders ``names``, in parallel."""
+        # Azure has no listing that starts within; obstore would list all, and leave out the first part.
+        size = len(names) if self.address.startswith("az:") else max(1, -(-len(names) // _THREADS))
+        starts = [names[first] for first in range(0, len(names), max(1, size))]
+
+        def look(start: str, end: str) -> dict[str, Entry]:
+            entries: dict[str, Entry] = {}
+            for page in self._objects.list(folder, offset=f"{folder}/{start}", chunk_size=_LISTED):
+                entries |= _described(page)
+                if end and page[-1]["path"] >= f"{folder}/{end}":
+                    break
+            return entries
+
+        ranges = zip(starts, [*starts[1:], ""], strict=True)
+        parts = self.each(lambda each: self._tried("list", folder, lambda: look(*each)), ranges)
+        return {key: entry for part in parts for key, entry in part.items()}
+
+    def folders(self, prefix: str) -> set[str]:
+        """The names of the folders in the folder ``prefix``."""
+        found = self._tried("list", prefix, lambda: self._objects.list_with_delimiter(prefix))
+        return {folder.rpartition("/")[2] for folder in found["common_prefixes"]} - {".."}
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects, in one request on S3; those that do not exist are no error."""
+        if keys:
+            with contextlib.suppress(FileNotFoundError):
+                self._tried("remove", keys[0], lambda: self._objects.delete(list(keys)))
 
     def delete_folder(self, prefix: str) -> None:
         """Remove every object below ``prefix``."""
-        if keys := list(self.entries(prefix)):
-            with contextlib.suppress(FileNotFoundError):
-                self._tried("remove", prefix, lambda: self._objects.delete(keys))
+        self.delete(list(self.entries(prefix)))
 
     def now(self) -> float:
         """Seconds since 1970 by the server's clock, which dates the objects; by ours if the store is read-only."""
@@ -193,9 +255,9 @@ class Bucket:
         """Write an object and remove it; returns its date, in seconds since 1970 by the server's clock."""
         key = f"clock/{secrets.token_hex(8)}"
         self.put(key, b"")
-        found = self._tried("look at", key, lambda: self._objects.head(key))
-        self.delete(key)
-        return found["last_modified"].timestamp()
+        found = self._tried("look at", key, lambda: Entry.of(self._objects.head(key)))
+        self.delete([key])
+        return found.changed
 
     def _tried(self, what: str, key: str, operation: Callable[[], T]) -> T:
         """Retry an operation until it succeeds; ``what`` is its verb, for messages. Passes FileNotFoundError on."""
@@ -213,7 +275,7 @@ class Bucket:
                     raise StoreUnavailable(
                         f"The store did not {what} '{self.name(key)}' within {patience:g} s ({_in_a_line(error)}). "
                         "Nothing that was computed is lost: it is in this machine's mirror of the store, and the same "
-                        "command on this machine resumes from there. Check the network and the endpoint first."
+                        f"command on this machine resumes from there. {_advice(error)}"
                     ) from None
                 time.sleep(_PAUSE)
             else:
@@ -246,6 +308,14 @@ class Bucket:
             f"There is no bucket '{self._bucket}' for the store '{self.address}'. Create it, or check its name, its "
             "region and the endpoint; rt-scale creates no buckets."
         )
+
+
+def _described(page: Sequence[ObjectMeta]) -> dict[str, Entry]:
+    return {
+        found["path"]: Entry.of(found)
+        for found in page
+        if (found["size"] or "." in found["path"].rpartition("/")[2]) and ".." not in found["path"].split("/")
+    }
 
 
 def _open(address: str) -> ObjectStoreMethods:
@@ -306,20 +376,14 @@ def _region_of(bucket: str) -> str:
     return headers.get("x-amz-bucket-region") or ""
 
 
+def _advice(error: Exception) -> str:
+    if any(word in str(error) for word in _THROTTLED):
+        return "The server throttles: execute fewer runs at a time (--concurrency), and wait before you start again."
+    return "Check the network and the endpoint first."
+
+
 def _in_a_line(error: Exception) -> str:
     """The error's text, shortened; of a server's answer, which may quote a token, only code and message."""
-    head, answer, body = str(error).partition("Debug source:")[0].partition("<")
+    head, answer, body = str(error).partition("Debug source:")[0].rpartition(" - ")[2].partition("<")
     found = re.search(r"Code>(.*?)</Code>.*?<Message>(.*?)</Message>", body, re.DOTALL) if answer else None
     return " ".join((head + ": ".join(found.groups() if found else ())).split())[:300]
-
-
-def changed_entries(entries: Mapping[str, Entry], folder: Path) -> Iterator[tuple[str, Entry]]:
-    """Those of ``entries`` (relative name -> entry) that differ in size or date from the files below ``folder``."""
-    for name, entry in entries.items():
-        try:
-            found = (folder / name).stat()
-        except OSError:
-            yield name, entry
-            continue
-        if found.st_size != entry.size or abs(found.st_mtime - entry.changed) > 1e-3:
-            yield name, entry

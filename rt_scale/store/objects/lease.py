@@ -4,6 +4,9 @@ Attempt n is the object ``lease/<n>.exclusive.claim``, written only if it does n
 it. The heartbeat is the object ``.beat``, the end ``.end``. Numbers are never used twice, so a higher number fences the
 owner off: :meth:`check` finds it before each upload. Ages are by the server's clock, and no process takes over before
 it has observed the heartbeat (``store.lease.at_work``).
+
+A listing may lag behind writes. So nothing follows from an object that is not listed: that an attempt's number is taken
+is found by the conditional write, and what the listing lacks is then looked at by its key.
 """
 
 from __future__ import annotations
@@ -60,8 +63,7 @@ def newest_claim(entries: Mapping[str, Entry]) -> Claim | None:
     number = max(claimed)
     dated = {what: entries[key] for what, key in claimed[number].items()}
     claim, beat = dated["claim"], dated["beat"].changed if "beat" in dated else None
-    tag = claim.tag or str(claim.changed)
-    return Claim(number, claimed[number]["claim"], tag, claim.changed, beat, "end" in dated)
+    return Claim(number, claimed[number]["claim"], claim.tag, claim.changed, beat, "end" in dated)
 
 
 def as_attempt(bucket: Bucket, run: str, claim: Claim, now: Callable[[], float]) -> Attempt:
@@ -76,7 +78,13 @@ def as_attempt(bucket: Bucket, run: str, claim: Claim, now: Callable[[], float])
 
 
 class ObjectLease(Lease):
-    """The lease of a run in an object store; ``before`` is the previous attempt's claim, ``claim`` this attempt's."""
+    """The lease of a run in an object store.
+
+    Attributes:
+        before: the previous attempt's claim, if any.
+        listed: the run's objects (relative key -> entry) when that was looked at.
+        tag: of this attempt's claim.
+    """
 
     def __init__(
         self,
@@ -85,6 +93,7 @@ class ObjectLease(Lease):
         times: LeaseTimes = TIMES,
         watching: Callable[[Attempt], None] = lambda attempt: None,
         *,
+        claiming: Callable[[], object] = lambda: None,
         beaten: Callable[[], object] = lambda: None,
         leaving: Callable[[], object] = lambda: None,
         left: Callable[[], object] = lambda: None,
@@ -95,34 +104,54 @@ class ObjectLease(Lease):
             bucket: the store's objects.
             run: prefix of the run, e.g. ``runs/<name>``.
             times, watching: see :func:`rt_scale.store.lease.at_work`.
+            claiming: called before the attempt's object is created.
             beaten: called after every heartbeat.
             leaving: called before the release.
             left: called after the release.
         """
         self._bucket, self._brief, self._run = bucket, bucket.brief(), run
-        self._beaten, self._leaving, self._left = beaten, leaving, left
+        self._claiming, self._beaten, self._leaving, self._left = claiming, beaten, leaving, left
         self.before: Claim | None = None
-        self.claim: Claim | None = None
-        self._next = 1
+        self.listed: dict[str, Entry] = {}
+        self.tag = ""
+        self._data = b""
+        self._next, self._taken = 1, 0
         super().__init__(bucket.name(run), times, watching)
 
-    def _entries(self, bucket: Bucket | None = None) -> dict[str, Entry]:
+    def _entries(self, folder: str = "", bucket: Bucket | None = None) -> dict[str, Entry]:
         start = len(self._run) + 1
-        return {key[start:]: entry for key, entry in (bucket or self._bucket).entries(f"{self._run}/{FOLDER}").items()}
+        return {key[start:]: entry for key, entry in (bucket or self._bucket).entries(f"{self._run}{folder}").items()}
 
     def _look(self) -> Attempt | None:
-        entries = self._entries()
+        entries = self.listed = self._entries()
         # A removed run may leave objects without a claim; an ``.end`` among them must not end this attempt.
+        newest = max(_objects(entries), default=0)
+        if self._taken and self._taken >= newest:
+            entries |= self._looked_at(self._taken)
         self._next = 1 + max(_objects(entries), default=0)
         self.before = claim = newest_claim(entries)
         return None if claim is None else as_attempt(self._bucket, self._run, claim, self._bucket.now)
 
+    def _looked_at(self, number: int) -> dict[str, Entry]:
+        """The objects of an attempt that are there, listed or not."""
+        keys = [self._key(number, what).removeprefix(f"{self._run}/") for what in ("claim", "beat", "end")]
+        found = {key: self._bucket.look(f"{self._run}/{key}") for key in keys}
+        return {key: entry for key, entry in found.items() if entry is not None}
+
     def _claim(self, before: Attempt | None) -> int | None:
-        number = self._next
-        if not self._bucket.create(self._key(number, "claim"), to_json(asdict(self.owner))):
+        number, silent = self._next, self.before
+        if silent is not None and not silent.ended and self._taken < silent.number:
+            self._taken = silent.number  # a heartbeat of the owner may not be listed yet
+            now = newest_claim(self.listed | self._looked_at(silent.number))
+            if now is None or now.ended or int(now.beat or 0) != int(silent.beat or 0):  # listings may be more precise
+                return None
+        self._claiming()
+        self._data = to_json(asdict(self.owner))
+        tag = self._bucket.create(self._key(number, "claim"), self._data)
+        if tag is None:
+            self._taken = number
             return None
-        self._bucket.put(self._key(number, "beat"), b"")
-        self.claim = newest_claim(self._entries())
+        self.tag = tag
         return number
 
     def _key(self, number: int, what: str) -> str:
@@ -138,9 +167,16 @@ class ObjectLease(Lease):
     def check(self, bucket: Bucket | None = None) -> None:
         """See :meth:`Lease.check`; ``bucket``: the objects with another patience."""
         self._check_released()
-        newest = newest_claim(self._entries(bucket))
-        if newest is None or self.claim is None or (newest.number, newest.tag) != (self.attempt, self.claim.tag):
+        newest = newest_claim(self._entries(f"/{FOLDER}", bucket))
+        if newest is not None and newest.number > self.attempt:
+            raise self._lost(f"attempt {newest.number} does")
+        if newest is not None and (newest.number, newest.tag) == (self.attempt, self.tag):
+            return
+        bucket = bucket or self._bucket  # ours is not listed, or not yet
+        if bucket.get(self._key(self.attempt, "claim")) != self._data:
             raise self._lost(f"attempt {newest.number} does" if newest else "it was removed")
+        if bucket.look(self._key(self.attempt + 1, "claim")) is not None:
+            raise self._lost(f"attempt {self.attempt + 1} does")
 
     def check_here(self) -> None:
         """RunError if the lease was released.

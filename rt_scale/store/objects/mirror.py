@@ -1,21 +1,24 @@
 """A run of an object store, and this machine's mirror of it.
 
-The owner works in the mirror's folder and uploads changes after each durable write: a checkpoint's files before its
-manifest, without which the checkpoint does not exist, and the result last. Other processes download the small files,
-and a checkpoint's files on demand.
+The owner works in the mirror's folder; every ``PACE`` seconds a thread uploads what changed, and the rest goes when the
+run ends or is stopped: a checkpoint's files before its manifest, without which the checkpoint does not exist, and the
+result last. Other processes download the small files, and a checkpoint's files on demand.
 
 For each run, ``.mirror`` holds a lock, shared by readers and exclusive to the owner, so that no download replaces what
-the owner writes, and ``.held``, which names the attempt that has worked in this folder and not uploaded everything. If
-that is the newest attempt, the folder is unsynced and is kept; else the store's contents replace it.
+the owner writes; ``.held``, which names the attempt that has worked in this folder and not uploaded everything; and
+``.known``, the versions of the files here. If that attempt is the newest, the folder is unsynced and is kept; else the
+store's contents replace it.
+
+A listing may lag behind writes: a file of a known version is removed here only if the object is not there either.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -26,14 +29,16 @@ from rt_scale.store.atomic import names_in, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, attempt_file, file_system_time
-from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
+from rt_scale.store.objects.bucket import Bucket, Entry
+from rt_scale.store.objects.index import OPEN, Indexed
+from rt_scale.store.objects.known import Known
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
-from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, EVENTS, METRICS, RESULT, RUNS, RunDir
+from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, ENVIRONMENT, EVENTS, METRICS, RESULT, RUNS, SPEC, RunDir
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 MARKS = ".mirror"
-_YOUNG = 60.0
-"""Objects written less than this many seconds ago count as possibly changed, even if their date is the same."""
+PACE = 10.0
+"""Seconds between two uploads: at most so much work is lost with a machine, beside what is being uploaded."""
 _WAIT = 30.0
 """Seconds that an owner waits for readers."""
 
@@ -45,17 +50,26 @@ class ObjectRun(RunDir):
 
     def __init__(self, bucket: Bucket, name: str, root: Path) -> None:
         """The run ``name`` of ``bucket``, mirrored below the folder ``root``."""
-        self._bucket, self._prefix = bucket, f"{RUNS}/{name}"
+        self._bucket, self._prefix, self._mark = bucket, f"{RUNS}/{name}", f"{OPEN}/{name}.run"
         super().__init__(root / RUNS / name)
-        self._lock_file, self._held = root / MARKS / f"{name}.lock", root / MARKS / f"{name}.held"
+        self._lock_file, self._held, self._links = (root / MARKS / f"{name}.{end}" for end in ("lock", "held", "links"))
+        self._known = Known(root / MARKS / f"{name}.known", self.path)
         self._lease: ObjectLease | None = None
         self._lock: int | None = None
-        self._sent: dict[str, tuple[int, int]] = {}
         self._manifests: dict[str, bytes | None] = {}
+        self._sending, self._changed, self._over = threading.Lock(), threading.Event(), threading.Event()
+        self._sender: threading.Thread | None = None
+        self._behind = False
 
     def refresh(self, curves: bool = True) -> None:
         """Download the run's small files and the state of its lease; metrics and event files if ``curves``."""
-        self.show(self._entries(), self._bucket.now, curves)
+        entries = self._entries()
+        # The listing may lag behind a result that another process has just written.
+        if RESULT not in entries and (result := self._look(RESULT)):
+            entries |= result
+            for name in {SPEC, ENVIRONMENT, METRICS} - entries.keys():
+                entries |= self._look(name)
+        self.show(entries, self._bucket.now, curves)
 
     def show(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
         """As :meth:`refresh`, of objects (relative key -> entry) listed before; ``now``: the server's clock."""
@@ -64,8 +78,9 @@ class ObjectRun(RunDir):
         with self._looking() as free:
             if not free:  # the owner works in this folder
                 return
+            self._known.read()
             if not entries:
-                remove(self.path)
+                self._show_removed()
                 return
             newest = newest_claim(entries)
             live = newest is not None and not newest.ended
@@ -73,7 +88,34 @@ class ObjectRun(RunDir):
             if newest and live:
                 self._show_live(as_attempt(self._bucket, self._prefix, newest, now))
             if not self._is_unsynced(newest):
-                self._bring(entries, now, curves)
+                self._bring(entries, curves)
+
+    def show_indexed(self, found: Indexed, files: Mapping[str, bytes], curves: bool) -> None:
+        """As :meth:`show`, of a finished run in the index; brings what is neither here nor in ``files``."""
+        with self._looking() as free:
+            if not free:
+                return
+            self._show_attempts(found.attempts, live=False)
+            for step in found.steps:
+                (self.path / CHECKPOINTS / str(step)).mkdir(parents=True, exist_ok=True)
+            for name in found.files:
+                path = self.path / name
+                if path.exists() or (is_curve(name) and not curves):
+                    continue
+                if name in files:
+                    _write(path, files[name])
+                else:
+                    self._bucket.get_file(self._key(name), path)
+
+    def _show_removed(self) -> None:
+        if not any(map(self._look, (RESULT, SPEC))):
+            remove(self.path)
+            self._known.forget()
+
+    def _look(self, name: str) -> dict[str, Entry]:
+        """The entry of one of the run's objects, listed or not; empty if there is none."""
+        entry = self._bucket.look(self._key(name))
+        return {} if entry is None else {name: entry}
 
     def fetch(self, step: int) -> None:
         """Download the files of the checkpoint of ``step`` that are missing or damaged here."""
@@ -84,6 +126,7 @@ class ObjectRun(RunDir):
         path = self.path / key
         if self._manifest(str(step)) != data:
             write_bytes(path / MANIFEST, data)
+        self._manifests[str(step)] = data
         try:
             files = json.loads(data)["files"]
             # A manifest from elsewhere must not make us write outside this folder.
@@ -99,44 +142,100 @@ class ObjectRun(RunDir):
         InputError: a live process holds the run, or one that lost it is still working in this folder.
         """
         lease = ObjectLease(
-            self._bucket, self._prefix, watching=watching, beaten=self._touch, leaving=self._leave, left=self._unlock
-        )
+            self._bucket, self._prefix, watching=watching, claiming=self._begin, beaten=self._touch,
+            leaving=self._leave, left=self._unlock,
+        )  # fmt: skip
         try:
             self._lock = self._take_lock()
             self._start(lease)
         except BaseException:
             lease.release()
             raise
+        self._over.clear()
+        self._sender = threading.Thread(target=self._keep_sending, args=(lease,), name="sender", daemon=True)
+        self._sender.start()
         return lease
 
-    def _send(self, *, ending: bool = False) -> None:
-        """Upload all changes except the result, and remove from the store what was removed here.
+    def _begin(self) -> None:
+        self._bucket.put(self._mark, b"")
 
-        RunError: another process has taken over.
-        """
-        lease, bucket = self._lease, self._bucket.brief() if ending else self._bucket
-        if lease is None:
-            return
-        lease.check(bucket)
-        here = [step for step in names_in(self.path / CHECKPOINTS) if step.isdigit()]
-        for step in sorted(here, key=int):
-            self._send_checkpoint(bucket, step, lease)
-        files = {name: self.path / name for name in _small_names(self.path) if _is_sent(self.path / name)}
-        for name, path in files.items():
-            stamp = _stamp(path)
-            if self._sent.get(name) != stamp:
-                bucket.put_file(self._key(name), path)
-                self._sent[name] = stamp
-        for name in self._sent.keys() - files.keys() - {RESULT}:
-            bucket.delete(self._key(name))
-            del self._sent[name]
-        for step in self._manifests.keys() - set(here):
-            bucket.delete(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}"))
+    def _keep_sending(self, lease: ObjectLease) -> None:
+        while not self._over.wait(PACE):
+            if self._changed.is_set():
+                try:
+                    self._upload(lease, self._bucket.brief())
+                except Exception:
+                    self._behind = True  # the run's next write tries again, and raises what it meets
+
+    def _send(self, *, now: bool = False, ending: bool = False) -> None:
+        """See :meth:`RunDir._send`; RunError: another process has taken over."""
+        self._changed.set()
+        if self._lease is not None and (now or ending or self._behind):
+            self._upload(self._lease, self._bucket.brief() if ending else self._bucket)
+            self._behind = False
+
+    def _upload(self, lease: ObjectLease, bucket: Bucket) -> None:
+        """Upload all changes except the result, and remove from the store what was removed here."""
+        with self._sending:
+            self._changed.clear()
+            try:
+                lease.check(bucket)
+                self._upload_checkpoints(lease, bucket)
+                files = [name for name in _small_names(self.path) if _is_sent(self.path / name)]
+                bucket.each(lambda name: self._upload_file(bucket, name), filter(self._known.differs, files))
+                gone = self._known.names() - {*files, RESULT}
+                bucket.delete([self._key(name) for name in sorted(gone)])
+                self._known.drop(gone)
+            except BaseException:
+                self._changed.set()
+                raise
+
+    def _upload_file(self, bucket: Bucket, name: str) -> None:
+        path = self.path / name
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            stamp = Known.stamp(path)
+            # Read first: an event file grows while it is sent.
+            self._known.put(name, bucket.put(self._key(name), path.read_bytes()), stamp)
+
+    def _upload_checkpoints(self, lease: ObjectLease, bucket: Bucket) -> None:
+        folder = self.path / CHECKPOINTS
+        here = {step: self._manifest(step) for step in names_in(folder) if step.isdigit()}
+        new = {step: data for step, data in here.items() if data is not None and self._manifests.get(step) != data}
+        replaced = [step for step in new if self._manifests.get(step) is not None]
+        bucket.delete([self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}") for step in replaced])
+        self._manifests |= dict.fromkeys(new)
+        self._send_files(bucket, new)
+        if new:
+            lease.check(bucket)  # sending takes its time
+        bucket.each(lambda step: bucket.put(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}"), new[step]), new)
+        self._manifests |= new
+        removed = [step for step in self._manifests if step not in here]
+        bucket.delete([self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}") for step in removed])
+        for step in removed:
             bucket.delete_folder(self._key(f"{CHECKPOINTS}/{step}"))
             del self._manifests[step]
 
+    def _send_files(self, bucket: Bucket, new: dict[str, bytes]) -> None:
+        """Upload the files of checkpoints (step -> manifest); drops those that are removed before it begins."""
+        # The run may prune a checkpoint before a slow network has it, so links are uploaded.
+        remove(self._links)
+        for step, data in [*new.items()]:
+            (self._links / step).mkdir(parents=True)
+            try:
+                for name in json.loads(data)["files"]:
+                    link = self._links / step / name
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(self.path / CHECKPOINTS / step / name, link)
+            except FileNotFoundError:
+                del new[step]
+        files = [(step, name) for step, data in new.items() for name in json.loads(data)["files"]]
+        key = f"{self._prefix}/{CHECKPOINTS}"
+        bucket.each(lambda file: bucket.put_file(f"{key}/{file[0]}/{file[1]}", self._links / file[0] / file[1]), files)
+        remove(self._links)
+
     def _send_result(self, result: bytes) -> None:
-        self._bucket.put(self._key(RESULT), result)
+        self._known.put(RESULT, self._bucket.put(self._key(RESULT), result))
+        self._bucket.delete([self._mark])
 
     def remove(self, stale: float) -> bool:
         """Remove the run from the store and the mirror unless a process holds it; whether it was removed.
@@ -144,37 +243,49 @@ class ObjectRun(RunDir):
         A kill leaves a run that is not done. ``stale``: seconds, see ``LeaseTimes``.
         """
         try:
-            lease = ObjectLease(self._bucket, self._prefix, replace(TIMES, stale=stale))
+            # Marked as not done first: the index may have it.
+            lease = ObjectLease(self._bucket, self._prefix, replace(TIMES, stale=stale), claiming=self._begin)
         except InputError:
             return False
         try:
-            self._bucket.delete(self._key(RESULT))
-            for key in filter(_is_manifest, self._entries()):
-                self._bucket.delete(self._key(key))
+            self._bucket.delete([self._key(RESULT)])
+            self._bucket.delete([self._key(key) for key in filter(_is_manifest, self._entries())])
             lease.stop()  # a late heartbeat would leave an object
             self._bucket.delete_folder(self._prefix)
+            self._bucket.delete([self._mark])
         except BaseException:
             lease.release()
             raise
         remove(self.path)
         remove(self._held)
+        self._known.forget()
         return True
 
     def _start(self, lease: ObjectLease) -> None:
         """Download the store's state, or keep this folder, to be uploaded, if it is unsynced."""
-        entries = self._entries()
-        unsynced = self._is_unsynced(lease.before)
+        # Who has ended writes nothing more, and no process had the number of this attempt before.
+        entries = lease.listed if lease.before is None or lease.before.ended else self._entries()
+        if lease.attempt > 1:  # the listing may lag behind what another process has just written
+            for name in {RESULT, SPEC, ENVIRONMENT} - entries.keys():
+                entries |= self._look(name)
+        if RESULT in entries:
+            self._bucket.delete([self._mark])
+        self._known.read()
+        self._behind = unsynced = self._is_unsynced(lease.before)
         if not unsynced:
-            self._bring(entries, self._bucket.now, curves=True)
+            self._bring(entries, curves=True)
         self._show_attempts(lease.attempt, live=True)
         write_json(attempt_file(self.path, lease.attempt), asdict(lease.owner))
-        write_bytes(self._held, lease.claim.tag.encode() if lease.claim else b"")
+        write_bytes(self._held, lease.tag.encode())
         steps = {key.split("/")[1] for key in entries if key.startswith(f"{CHECKPOINTS}/") and key.count("/") > 1}
         self._manifests = {
             step: self._bucket.get(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}")) if unsynced else self._manifest(step)
             for step in steps
         }
-        self._sent = {key: (-1, -1) if unsynced else _stamp(self.path / key) for key in entries if _is_small(key)}
+        if unsynced:
+            self._known.forget()
+            for name in filter(is_small, entries):
+                self._known.put(name, entries[name].tag)
 
     def _touch(self) -> None:
         if self._lease is not None:
@@ -183,28 +294,18 @@ class ObjectRun(RunDir):
 
     def _leave(self) -> None:
         """Upload the rest; if that fails, the mark stays, and the next attempt here uploads it."""
+        self._over.set()
+        if self._sender is not None:
+            self._sender.join()
         if self._lease is None:
             return
-        with contextlib.suppress(RtScaleError):
+        with contextlib.suppress(RtScaleError, FileNotFoundError):
             self._send(ending=True)
+            self._known.equal(RESULT)
+            self._known.write()
             remove(self._held)
         with contextlib.suppress(OSError):
             os.utime(attempt_file(self.path, self._lease.attempt), (0, 0))
-
-    def _send_checkpoint(self, bucket: Bucket, step: str, lease: ObjectLease) -> None:
-        data = self._manifest(step)
-        if data is None or self._manifests.get(step) == data:
-            return
-        key, folder = f"{CHECKPOINTS}/{step}", self.path / CHECKPOINTS / step
-        if step in self._manifests:
-            bucket.delete(self._key(f"{key}/{MANIFEST}"))
-        self._manifests[step] = None
-        files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-        files.remove(MANIFEST)
-        bucket.each(lambda name: bucket.put_file(self._key(f"{key}/{name}"), folder / name), files)
-        lease.check(bucket)  # sending takes its time
-        bucket.put(self._key(f"{key}/{MANIFEST}"), data)
-        self._manifests[step] = data
 
     def _entries(self) -> dict[str, Entry]:
         start = len(self._prefix) + 1
@@ -212,7 +313,7 @@ class ObjectRun(RunDir):
 
     def _is_unsynced(self, newest: Claim | None) -> bool:
         try:
-            return newest is not None and self._held.read_text() == newest.tag
+            return newest is not None and self._held.read_text().strip('"') == newest.tag
         except FileNotFoundError:
             return False
 
@@ -227,7 +328,7 @@ class ObjectRun(RunDir):
         for number in range(1, count + (not live)):
             path = attempt_file(self.path, number)
             if path.name not in there or path.stat().st_mtime:
-                _write_dated(path, b"", 0.0)
+                _write(path, b"", 0.0)
 
     def _show_live(self, attempt: Attempt) -> None:
         data = to_json(asdict(attempt.owner)) if attempt.owner else b""
@@ -235,33 +336,31 @@ class ObjectRun(RunDir):
         known = not attempt.is_ahead or attempt.still >= self.stale
         age = attempt.silent if known else attempt.age
         path = attempt_file(self.path, attempt.number)
-        _write_dated(path, data, file_system_time(path.parent) - age)
+        _write(path, data, file_system_time(path.parent) - age)
 
-    def _bring(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
-        """Replace the folder's small files by the store's."""
-        now = functools.cache(now)
-        manifests = {key: entry for key, entry in entries.items() if _is_manifest(key)}
-        for step in names_in(self.path / CHECKPOINTS):
-            if step.isdigit() and f"{CHECKPOINTS}/{step}/{MANIFEST}" not in manifests:
+    def _bring(self, entries: Mapping[str, Entry], curves: bool) -> None:
+        """Replace the folder's small files by the store's; checkpoints become folders, filled when they are read."""
+        manifests = {key.split("/")[1]: entry for key, entry in entries.items() if _is_manifest(key)}
+        here = {step for step in names_in(self.path / CHECKPOINTS) if step.isdigit()}
+        for step in here:
+            if step not in manifests:
                 remove(self.path / CHECKPOINTS / step)
-        small = {key: entry for key, entry in entries.items() if _is_small(key)}
+        for step in manifests.keys() - here:
+            (self.path / CHECKPOINTS / step).mkdir(parents=True)
+        small = {key: entry for key, entry in entries.items() if is_small(key)}
         for name in _small_names(self.path):
             if name not in small and TEMPORARY not in name and not (self.path / name).is_dir():
+                if name in self._known.names() and self._look(name):
+                    continue
                 remove(self.path / name)
-        of_curves = (METRICS, EVENTS, f"{ARTIFACTS}/")
-        wanted = {key: entry for key, entry in small.items() if curves or not key.startswith(of_curves)}
-        for key, entry in changed_entries(wanted, self.path):
-            self._bucket.get_file(self._key(key), self.path / key, date(entry, now()))
-        for key, entry in changed_entries(manifests, self.path):
-            self._bring_manifest(self.path / key, date(entry, now()))
-
-    def _bring_manifest(self, path: Path, dated: float) -> None:
-        data = self._bucket.get(self._key(str(path.relative_to(self.path))))
-        if data is None:
-            return
-        if self._manifest(path.parent.name) != data:
-            remove(path.parent)  # the files of another checkpoint
-        _write_dated(path, data, dated)
+        wanted = {key: entry for key, entry in small.items() if curves or not is_curve(key)}
+        for key, entry in wanted.items():
+            if self._known.differs(key, entry.tag):
+                tag = self._bucket.get_file(self._key(key), self.path / key)
+                if tag is not None:
+                    self._known.put(key, tag, Known.stamp(self.path / key))
+        self._known.keep(small)
+        self._known.write()
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[bool]:
@@ -310,20 +409,20 @@ class ObjectRun(RunDir):
         return f"{self._prefix}/{name}"
 
 
-def date(entry: Entry, now: float) -> float:
-    """The date for an entry's file: a young object may change within the same second, so it must look outdated."""
-    return entry.changed - (1.0 if now - entry.changed < _YOUNG else 0.0)
-
-
 def _is_manifest(key: str) -> bool:
     parts = key.split("/")
     return len(parts) == 3 and parts[0] == CHECKPOINTS and parts[1].isdigit() and parts[2] == MANIFEST
 
 
-def _is_small(key: str) -> bool:
+def is_small(key: str) -> bool:
     """Whether the object is one of a run's files that are kept without a manifest: all but checkpoints and leases."""
     folder, _, name = key.rpartition("/")
     return folder in ("", ARTIFACTS) and bool(name)
+
+
+def is_curve(key: str) -> bool:
+    """Whether a small file is brought only where curves or artifacts are wanted."""
+    return key.startswith((METRICS, EVENTS, f"{ARTIFACTS}/"))
 
 
 def _small_names(folder: Path) -> list[str]:
@@ -335,15 +434,11 @@ def _is_sent(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(TEMPORARY) and path.name != RESULT
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-def _write_dated(path: Path, data: bytes, changed: float) -> None:
-    """Write a file, dated ``changed``, atomically."""
+def _write(path: Path, data: bytes, changed: float | None = None) -> None:
+    """Write a file, dated ``changed`` (None: now), atomically; what the store has need not survive a power cut."""
     temporary = temporary_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary.write_bytes(data)
-    os.utime(temporary, (changed, changed))
+    if changed is not None:
+        os.utime(temporary, (changed, changed))
     os.replace(temporary, path)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 
 from rt_scale.store.atomic import names_in
-from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
-from rt_scale.store.objects.mirror import ObjectRun, date
+from rt_scale.store.lease import attempts_at
+from rt_scale.store.objects.bucket import Bucket, Entry
+from rt_scale.store.objects.index import INDEX, LEAST, OPEN, Index, indexed, make_folder, read_files
+from rt_scale.store.objects.known import Known
+from rt_scale.store.objects.mirror import MARKS, ObjectRun, is_curve, is_small
 from rt_scale.store.objects.uri import clean_address, is_address, mirror_folder
-from rt_scale.store.run_dir import RUNS, Spec
+from rt_scale.store.run_dir import RESULT, RUNS, Spec
 from rt_scale.store.store import AGAIN, FILE, SWEEPS, Store
 from rt_scale.system.files import temporary_name
+
+_FEW = 3000
+"""Up to so many objects are listed at once, without a look at the index."""
+_FEW_RUNS, _RUNS_A_PAGE = 16, 40
+"""More runs than this outside the index are found by listing all objects, of so many runs a page."""
 
 
 class ObjectStore(Store):
@@ -27,7 +37,8 @@ class ObjectStore(Store):
         """The store in ``bucket``."""
         super().__init__(root)
         self.bucket = bucket
-        self._sizes: dict[str, tuple[int, float]] = {}
+        self._listed: dict[str, dict[str, Entry]] = {}
+        self._index, self._indexed = Index(bucket, root / MARKS / INDEX), False
         self._looked = -float("inf")
 
     @property
@@ -65,29 +76,93 @@ class ObjectStore(Store):
         """Download the small files of all runs and sweeps, and the state of every lease."""
         if time.monotonic() - self._looked < younger:
             return
-        found: dict[str, dict[str, Entry]] = {name: {} for name in names_in(self.root / RUNS)}
-        sweeps: dict[str, dict[str, Entry]] = {name: {} for name in names_in(self.root / SWEEPS)}
-        kinds = {RUNS: found, SWEEPS: sweeps}
-        for key, entry in self.bucket.entries("").items():
-            kind, name, rest = (*key.split("/", 2), "", "")[:3]
-            if rest and kind in kinds:
-                kinds[kind].setdefault(name, {})[rest] = entry
-        now = functools.cache(self.bucket.now)
-        self.bucket.each(lambda name: self.run(name).show(found[name], now, curves), found)
-        for name, entries in sweeps.items():
-            self._show_sweep(name, entries, now)
-        self._sizes = {name: _measure(entries) for name, entries in found.items() if entries}
+        listed = self.bucket.entries("", most=_FEW)
+        self._indexed = listed is None
+        if listed is not None:
+            self._show(_by_name(listed, RUNS), _by_name(listed, SWEEPS), set(), curves)
+        else:
+            self._refresh_many(curves)
         self._looked = time.monotonic()
 
-    def _show_sweep(self, name: str, entries: Mapping[str, Entry], now: Callable[[], float]) -> None:
+    def _refresh_many(self, curves: bool) -> None:
+        """As :meth:`refresh`: the names of the runs, the index, and what that lacks."""
+        list_: Callable[[str], dict[str, Entry]] = self.bucket.entries
+        names, (sweeps, begun, index) = self.bucket.folders(RUNS), self.bucket.each(list_, (SWEEPS, OPEN, INDEX))
+        self._index.refresh(index)
+        done = (self._index.runs.keys() & names) - {Path(key).stem for key in begun}
+        rest = names - done
+        if len(rest) > _FEW_RUNS + len(names) // _RUNS_A_PAGE:
+            runs = _by_name(self.bucket.entries_of(RUNS, sorted(names)), RUNS)
+            runs = {name: entries for name, entries in runs.items() if name not in done}
+        else:
+            each = self.bucket.each(lambda name: list_(f"{RUNS}/{name}"), rest)
+            runs = {name: _by_name(entries, RUNS).get(name, {}) for name, entries in zip(rest, each, strict=True)}
+        self._show(runs, _by_name(sweeps, SWEEPS), done, curves)
+        self._show_indexed(done, curves)
+
+    def _show(
+        self,
+        runs: dict[str, dict[str, Entry]],
+        sweeps: dict[str, dict[str, Entry]],
+        done: AbstractSet[str],
+        curves: bool,
+    ) -> None:
+        """Show runs and sweeps (name -> relative key -> entry) in the mirror; others go, but for the runs ``done``."""
+        runs = {name: {} for name in names_in(self.root / RUNS) if name not in done} | runs
+        now = functools.cache(self.bucket.now)
+        self.bucket.each(lambda name: self.run(name).show(runs[name], now, curves), runs)
+        for name in {*names_in(self.root / SWEEPS), *sweeps}:
+            self._show_sweep(name, sweeps.get(name, {}))
+        self._listed = {name: entries for name, entries in runs.items() if entries}
+
+    def _show_indexed(self, names: AbstractSet[str], curves: bool) -> None:
+        """Show finished runs of the index in the mirror."""
+        index, root = self._index, f"{self.root}/{RUNS}"
+        for name in names:
+            if not os.path.exists(f"{root}/{name}"):
+                folder = Path(f"{root}/{name}")
+                make_folder(folder, temporary_name(folder), index.runs[name], index.facts(name))
+        missing = {
+            name: [file for file in index.runs[name].files if not os.path.exists(f"{root}/{name}/{file}")]
+            for name in names
+            if curves or not os.path.exists(f"{root}/{name}/{RESULT}")
+        }
+        lacking = {name: files for name, files in missing.items() if files}
+        if lacking:
+            there = self._index.curves() if curves else {}
+            show = {name: index.facts(name) | there.get(name, {}) for name in lacking}
+            self.bucket.each(lambda name: self.run(name).show_indexed(index.runs[name], show[name], curves), lacking)
+
+    def tidy(self) -> None:
+        """Index the finished runs that the last refresh found outside the index, if they are many."""
+        new, facts, curves = {}, {}, {}
+        for name, entries in self._listed.items() if self._indexed else ():
+            run = self.run(name)
+            small = set(filter(is_small, entries))
+            if RESULT in small and (run.path / RESULT).exists():
+                new[name] = indexed(entries, attempts_at(run.path), small)
+                facts[name] = read_files(run.path, (file for file in small if not is_curve(file)))
+                curves[name] = read_files(run.path, (file for file in small if is_curve(file) and "/" not in file))
+        if len(new) >= LEAST:
+            self._index.add(new, facts, curves)
+
+    def _show_sweep(self, name: str, entries: Mapping[str, Entry]) -> None:
         folder = self.root / SWEEPS / name
+        known = Known(self.root / MARKS / f"sweep-{name}.known", folder)
+        known.read()
         wanted = {file: entry for file, entry in entries.items() if file == FILE or _is_record(file)}
-        here = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        for file in here:
-            if (file == FILE or _is_record(file)) and file not in wanted:
+        for file in names_in(folder):
+            # The listing may lag behind a sweep that was just recorded.
+            gone = (file == FILE or _is_record(file)) and file not in wanted
+            if gone and self.bucket.look(f"{SWEEPS}/{name}/{file}") is None:
                 (folder / file).unlink(missing_ok=True)
-        for file, entry in changed_entries(wanted, folder):
-            self.bucket.get_file(f"{SWEEPS}/{name}/{file}", folder / file, date(entry, now()))
+        for file, entry in wanted.items():
+            if known.differs(file, entry.tag):
+                tag = self.bucket.get_file(f"{SWEEPS}/{name}/{file}", folder / file)
+                if tag is not None:
+                    known.put(file, tag, Known.stamp(folder / file))
+        known.keep(wanted)
+        known.write()
 
     def put(self, path: Path, data: bytes) -> None:
         """Upload ``data``, which is about to be written to the file ``path`` of the mirror."""
@@ -101,20 +176,32 @@ class ObjectStore(Store):
     def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
         """Remove runs from store and mirror; returns name -> why it is kept after all."""
         gone = self.bucket.each(lambda name: self.run(name).remove(stale), runs)
+        self._index.drop(name for name, went in zip(runs, gone, strict=True) if went)
         return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
 
     def measure(self, name: str) -> tuple[int, float]:
         """Bytes of the run and when it last changed, at the last refresh, else in the mirror."""
-        return self._sizes.get(name) or super().measure(name)
+        if entries := self._listed.get(name):
+            return sum(entry.size for entry in entries.values()), max(entry.changed for entry in entries.values())
+        if found := self._index.runs.get(name):
+            return found.size, found.changed
+        return super().measure(name)
+
+
+def _by_name(entries: Mapping[str, Entry], kind: str) -> dict[str, dict[str, Entry]]:
+    """The objects below ``kind/<name>/``: name -> relative key -> entry."""
+    found: dict[str, dict[str, Entry]] = {}
+    for key, entry in entries.items():
+        first, _, inner = key.partition("/")
+        name, _, rest = inner.partition("/")
+        if first == kind and rest:
+            found.setdefault(name, {})[rest] = entry
+    return found
 
 
 def _is_record(file: str) -> bool:
     """Whether ``SweepDir.record`` wrote that file of a sweep's folder."""
     return file.endswith(".json") and "/" not in file
-
-
-def _measure(entries: Mapping[str, Entry]) -> tuple[int, float]:
-    return sum(entry.size for entry in entries.values()), max(entry.changed for entry in entries.values())
 
 
 def open_place(place: str | Path) -> Store:

@@ -19,8 +19,8 @@ class Away(GenericError):
 
 
 class _Found:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytes, meta: dict[str, Any]) -> None:
+        self._data, self.meta = data, meta
 
     def bytes(self) -> bytes:
         return self._data
@@ -37,6 +37,7 @@ class Objects:
         clock: the server's, in seconds since 1970.
         before: called with (operation, key) before each; may raise, or change what is there.
         asked: every operation with its key, in order.
+        unlisted: keys that listings do not have yet.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -44,6 +45,7 @@ class Objects:
         self.clock = clock
         self.before: Callable[[str, str], None] = lambda operation, key: None
         self.asked: list[tuple[str, str]] = []
+        self.unlisted: set[str] = set()
         self._tags: dict[str, str] = {}
         self._writes = itertools.count()
 
@@ -60,15 +62,16 @@ class Objects:
         self.contents[key] = (data, float(math.floor(self.clock())) if date is None else date)
         self._tags[key] = str(next(self._writes))
 
-    def put(self, key: str, file: bytes | Path, mode: str = "overwrite") -> None:
+    def put(self, key: str, file: bytes | Path, mode: str = "overwrite") -> dict[str, Any]:
         self._ask("put", key)
         if mode == "create" and key in self.contents:
             raise AlreadyExistsError(key)
         self.write(key, file if isinstance(file, bytes) else file.read_bytes())
+        return {"e_tag": self._tags[key], "version": None}
 
     def get(self, key: str) -> _Found:
         self._ask("get", key)
-        return _Found(self._at(key)[0])
+        return _Found(self._at(key)[0], self._about(key))
 
     def head(self, key: str) -> dict[str, Any]:
         self._ask("look", key)
@@ -79,10 +82,18 @@ class Objects:
             self._ask("delete", key)
             self.contents.pop(key, None)
 
-    def list(self, prefix: str | None, chunk_size: int) -> Iterator[Sequence[dict[str, Any]]]:
+    def list(self, prefix: str | None, chunk_size: int, offset: str = "") -> Iterator[Sequence[dict[str, Any]]]:
         self._ask("list", prefix or "")
-        found = [self._about(key) for key in self.keys(f"{prefix}/" if prefix else "")]
+        found = [self._about(key) for key in self._below(prefix) if key > offset]
         return (found[start : start + chunk_size] for start in range(0, len(found), chunk_size))
+
+    def list_with_delimiter(self, prefix: str) -> dict[str, Any]:
+        self._ask("folders", prefix)
+        names = {key.removeprefix(f"{prefix}/").partition("/") for key in self._below(prefix)}
+        return {"common_prefixes": sorted({f"{prefix}/{name}" for name, cut, _ in names if cut})}
+
+    def _below(self, prefix: str | None) -> list[str]:
+        return [key for key in self.keys(f"{prefix}/" if prefix else "") if key not in self.unlisted]
 
     def _ask(self, operation: str, key: str) -> None:
         self.asked.append((operation, key))

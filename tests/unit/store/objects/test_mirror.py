@@ -15,7 +15,7 @@ from rt_scale.store.gc import find_garbage, remove_garbage
 from rt_scale.store.lease import Owner
 from tests.records import run_record, run_result
 from tests.unit.store.conftest import Watch
-from tests.unit.store.machines import FakeSpec, begin, read, stop_waiting, weights
+from tests.unit.store.machines import FakeSpec, begin, read, send, stop_waiting, weights
 from tests.unit.store.objects.fake import Objects
 
 
@@ -32,6 +32,7 @@ def test_what_one_machine_did_another_sees(objects: Objects, machine: Any) -> No
         run.write_record(run_record({"host": "a"}))
         run.metrics_path.write_bytes(b"metrics")
         run.save_checkpoint(0, weights("zero"))
+        send(run)
         assert there.status().state == "missing"
         there.refresh()
         status = there.status()
@@ -91,12 +92,15 @@ def test_a_change_within_a_second_is_seen(objects: Objects, machine: Any) -> Non
     run = begin(a)
     with run.acquire():
         run.write_record(run_record({"threads": 1}))
+        send(run)
         b.refresh()
         assert b.run("distill-0").record() == run_record({"threads": 1})
         objects.clock = lambda: time.time()
         run.write_record(run_record({"threads": 2}))
+        send(run)
         b.refresh()
         run.write_record(run_record({"threads": 3}))
+        send(run)
         b.refresh()
         assert b.run("distill-0").record() == run_record({"threads": 3})
 

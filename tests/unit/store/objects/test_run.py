@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,13 +12,24 @@ from obstore.exceptions import PermissionDeniedError
 from rt_scale.spec.errors import InputError, RunError, StoreUnavailable
 from rt_scale.store.objects import mirror
 from tests.records import run_record, run_result
-from tests.unit.store.machines import FakeSpec, begin, read, stop_waiting, weights
+from tests.unit.store.machines import FakeSpec, begin, read, send, stop_waiting, weights
 from tests.unit.store.objects.fake import Away, Objects
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def puts(objects: Objects) -> list[str]:
     start = "runs/distill-0/"
-    return [key.removeprefix(start) for operation, key in objects.asked if operation == "put" and "/lease/" not in key]
+    return [
+        key.removeprefix(start)
+        for operation, key in objects.asked
+        if operation == "put" and key.startswith(start) and "/lease/" not in key
+    ]
 
 
 def test_the_order_keeps_the_meaning(objects: Objects, machine: Any) -> None:
@@ -27,17 +40,18 @@ def test_the_order_keeps_the_meaning(objects: Objects, machine: Any) -> None:
         (run.path / "events").write_text("curve")
         run.complete(run_result(steps=3))
         (run.path / "events").write_text("curve, end")
-    spec, *files = puts(objects)
-    assert spec == "spec.json"
+    files = puts(objects)
     assert set(files[:2]) == {"checkpoints/3/weights", "checkpoints/3/state"}
-    assert files[2:] == ["checkpoints/3/manifest.json", "events", "result.json", "events"]
+    assert files[2] == "checkpoints/3/manifest.json"
+    assert set(files[3:5]) == {"spec.json", "events"}
+    assert files[5:] == ["result.json", "events"]
     assert objects.contents["runs/distill-0/events"][0] == b"curve, end"
     objects.asked.clear()
     other = machine("b").run("distill-0")
     with other.acquire():
         other.prune([])
-    deleted = [key.rpartition("distill-0/")[2] for operation, key in objects.asked if operation == "delete"]
-    deleted = [key for key in deleted if not key.startswith("clock/")]  # the server was asked for the time
+    deleted = [key for operation, key in objects.asked if operation == "delete" and key.startswith("runs/")]
+    deleted = [key.removeprefix("runs/distill-0/") for key in deleted]
     assert deleted == ["checkpoints/3/manifest.json", "checkpoints/3/state", "checkpoints/3/weights"]
 
 
@@ -117,8 +131,9 @@ def test_what_could_not_be_sent_is_sent_by_the_next_attempt_here(objects: Object
         a.write_spec(FakeSpec())
         objects.before = away
         a.metrics_path.write_bytes(b"eight")
+        a.save_checkpoint(8, weights("eight"))
         with pytest.raises(StoreUnavailable):
-            a.save_checkpoint(8, weights("eight"))
+            send(a)
         a.fail({"reason": "the store is away"})
     objects.before = lambda operation, key: None
     assert a.checkpoints.steps() == [8]
@@ -141,9 +156,9 @@ def test_what_was_overtaken_is_not_kept(objects: Objects, machine: Any) -> None:
     with a.acquire():
         a.write_spec(FakeSpec())
         a.save_checkpoint(4, weights("four"))
+        send(a)
         objects.before = away
-        with pytest.raises(StoreUnavailable):
-            a.save_checkpoint(8, weights("eight of a"))
+        a.save_checkpoint(8, weights("eight of a"))
     objects.before = lambda operation, key: None
     stop_waiting(objects)
     b = machine("b").run(FakeSpec())
@@ -162,8 +177,9 @@ def test_a_takeover_stops_who_had_it(objects: Objects, machine: Any) -> None:
         a.write_spec(FakeSpec())
         stop_waiting(objects)
         with b.acquire():
+            a.save_checkpoint(3, weights("x"))
             with pytest.raises(RunError, match="no longer owns"):
-                a.save_checkpoint(3, weights("x"))
+                send(a)
             with pytest.raises(RunError, match="no longer owns"):
                 a.complete(run_result())
             b.write_record(run_record({"host": "b"}))
@@ -175,7 +191,7 @@ def test_a_takeover_stops_who_had_it(objects: Objects, machine: Any) -> None:
 def test_a_folder_is_ahead_only_until_all_is_sent(objects: Objects, machine: Any) -> None:
     store = machine("a")
     run = begin(store, 4)
-    assert [path.suffix for path in (store.root / ".mirror").iterdir()] == [".lock"]
+    assert {path.suffix for path in (store.root / ".mirror").iterdir()} == {".known", ".lock"}
     (run.path / "spec.json").unlink()
     store.refresh()
     assert run.spec() == FakeSpec().canonical()
@@ -204,3 +220,61 @@ def test_a_store_that_cannot_be_written_is_found_before_any_work(objects: Object
     objects.before = refuse
     with pytest.raises(InputError, match="refuses to write"):
         machine("a").check_writable()
+
+
+def test_what_was_written_is_sent_every_few_seconds(
+    objects: Objects, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = machine("a").run(FakeSpec())
+    with run.acquire():
+        run.write_spec(FakeSpec())
+        run.write_record(run_record())
+        run.save_checkpoint(3, weights("x"))
+        sent = [key.rpartition("/")[2] for key in objects.keys("runs") if "lease" not in key]
+        assert sent == ["environment.json", "spec.json"]
+    monkeypatch.setattr(mirror, "PACE", 0.01)
+    with run.acquire():
+        run.save_checkpoint(4, weights("y"))
+        wait_for(lambda: "runs/distill-0/checkpoints/4/manifest.json" in objects.contents)
+        run.prune([4])
+        wait_for(lambda: not objects.keys("runs/distill-0/checkpoints/3"))
+        wait_for(lambda: not run._changed.is_set())
+        count = len(objects.asked)
+        time.sleep(0.1)
+        assert len(objects.asked) == count  # nothing has changed
+
+
+def test_a_write_waits_for_a_store_to_which_nothing_could_be_sent(
+    objects: Objects, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "PACE", 0.01)
+    run = machine("a").run(FakeSpec())
+    with run.acquire():
+        objects.before = away
+        run.write_spec(FakeSpec())
+        wait_for(lambda: run._behind)
+        with pytest.raises(StoreUnavailable):
+            run.save_checkpoint(3, weights("x"))
+        assert run.checkpoints.steps() == [3]
+        objects.before = lambda operation, key: None
+        run.write_record(run_record())
+        assert "runs/distill-0/checkpoints/3/manifest.json" in objects.contents
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_sent_is_sent_whole(objects: Objects, machine: Any) -> None:
+    run = machine("a").run(FakeSpec())
+    with run.acquire():
+        run.save_checkpoint(3, weights("x"))
+
+        def go_on(operation: str, key: str) -> None:
+            if key.endswith("3/state") and run.checkpoints.steps() == [3]:
+                run.checkpoints.save(4, weights("y"), lambda: None)
+                run.checkpoints.prune([4])
+
+        objects.before = go_on
+        send(run)
+        assert "runs/distill-0/checkpoints/3/manifest.json" in objects.contents
+        assert not run._links.exists()
+        send(run)
+        assert objects.keys("runs/distill-0/checkpoints/3") == []
+        assert "runs/distill-0/checkpoints/4/manifest.json" in objects.contents
