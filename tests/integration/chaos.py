@@ -7,18 +7,20 @@ sweep by the same command.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rt_scale.spec.sweep import load_sweep
+from rt_scale.store.store import Store
+from tests.integration.dying import outcome
 from tests.integration.machines import CLIENT, PROJECT, Host, Process, World
 
 PROGRAMS = Path(sys.executable).parent
@@ -34,6 +36,8 @@ RESTART_S = 2.0
 """Seconds until what ended is started again."""
 HANGS_S = 240.0
 """Seconds without any progress after which the sweep hangs."""
+TRIAL = "^ray::ImplicitFunc.train"
+"""Title of the process of a run."""
 _SERVE = f"""
 import boto3, threading
 from moto.server import ThreadedMotoServer
@@ -45,6 +49,7 @@ threading.Event().wait()
 _FETCH = """
 import boto3, pathlib, sys
 for each in boto3.resource("s3").Bucket("chaos").objects.filter(Prefix="runs/"):
+    assert each.key != "runs/", "an object without a name"
     file = pathlib.Path(sys.argv[1], each.key.removeprefix("runs/"))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(each.get()["Body"].read())
@@ -58,15 +63,13 @@ class Happened:
     Attributes:
         at: seconds after the start.
         kind: name of the event.
-        where: the host, or empty.
-        hit: whether there was something to hit: a trial is killed only where one runs.
-        back: seconds until a run logged again that its results moved on; None: the sweep ended before.
+        where: the host that was drawn; empty: there was nothing to hit, such as no run of several workers.
+        back: seconds until the sweep's command wrote a line again; None: it was over before.
     """
 
     at: float
     kind: str
     where: str
-    hit: bool
     back: float | None = None
 
 
@@ -138,8 +141,8 @@ class Chaos:
             self.exits.append(self.driver.returncode)
             self.driver = None
         if self.driver is None and self._answers():
-            words = [PROGRAMS / "rt-scale", "sweep", *self.sweeps, "--store", STORE, "--address", f"{self.head.ip}:6379"]
-            words += ["--data-dir", self.data_dir]
+            words = [PROGRAMS / "rt-scale", "sweep", *self.sweeps, "--store", STORE, "--data-dir", self.data_dir]
+            words += ["--address", f"{self.head.ip}:6379"]
             self.driver = self._start(self.head, words, f"driver-{next(self.logs)}")
 
     def _ended(self, name: str) -> bool:
@@ -166,7 +169,7 @@ class Chaos:
 
     def kill_trial(self, host: Host) -> bool:
         """A run's process dies."""
-        return self._pkill(host, "-KILL", "^ray::ImplicitFunc.train", oldest=True)
+        return self._pkill(host, "-KILL", TRIAL, oldest=True)
 
     def kill_worker(self, host: Host) -> bool:
         """One of the workers of a run dies."""
@@ -238,28 +241,31 @@ class Chaos:
     # The whole.
 
     def live(self, events: int, seed: int, between: tuple[float, float]) -> None:
-        """Run the sweep to its end with so many events, ``between`` seconds apart, then look after it until it is done."""
+        """Run the sweep to its end, disturbed by so many events, ``between`` seconds apart; kinds take turns."""
         self.rng = random.Random(seed)
         every = list(self.EVENTS)
         drawn = [kind for _ in range(-(-events // len(every))) for kind in self.rng.sample(every, len(every))][:events]
         self.began = self.progress = time.monotonic()
-        due = time.monotonic() + 20
+        due = time.monotonic()
         while not (self.exits and self.exits[-1] == 0):
             self.revive()
             self._undo()
             self._look()
-            if drawn and time.monotonic() >= due and self.results >= 0:
+            if drawn and time.monotonic() >= due and self._works():
                 self._happen(drawn.pop(0))
                 due = time.monotonic() + self.rng.uniform(*between)
             time.sleep(PACE_S)
         self._undo(everything=True)
 
+    def _works(self) -> bool:
+        """Whether a run is executed somewhere."""
+        return any(host.alive and host.run(["pgrep", "-f", TRIAL]).returncode == 0 for host in self.hosts)
+
     def _happen(self, event: Callable[[Chaos, Host], bool]) -> None:
-        host = self.rng.choice(self.hosts)
         at = time.monotonic() - self.began
-        hit = event(self, host)
-        self.happened.append(Happened(at, event.__name__, host.name, hit))
-        print(f"{at:7.1f} s {event.__name__} {host.name if hit else '(nothing to hit)'}", flush=True)
+        hit = next((host.name for host in self.rng.sample(self.hosts, len(self.hosts)) if event(self, host)), "")
+        self.happened.append(Happened(at, event.__name__, hit))
+        print(f"{at:7.1f} s {event.__name__} {hit or '(nothing to hit)'}", flush=True)
 
     def _undo(self, everything: bool = False) -> None:
         for each in [each for each in self.undo if everything or each[0] <= time.monotonic()]:
@@ -293,12 +299,10 @@ def small_sweeps(folder: Path, *, seeds: int, epochs: int = 60) -> list[Path]:
         "train": {"epochs": epochs, "batch_size": 128, "optimizer": {"name": "sgd", "lr": 0.001}},
         "probe": {"every": "5ep", "epochs": 2, "standardized": False},
     }  # fmt: skip
-    launches: Iterator[tuple[str, dict[str, Any], dict[str, Any]]] = iter(
-        [
-            ("alone", {"student.alpha": [1e-10, 0.5], "projector.out_dim": [16, 64]}, {"cpus": 1}),
-            ("together", {"student.alpha": [0.25]}, {"cpus": 1, "workers": 2}),
-        ]
-    )
+    launches: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("alone", {"student.alpha": [1e-10, 0.5], "projector.out_dim": [16, 64]}, {"cpus": 1}),
+        ("together", {"student.alpha": [0.25]}, {"cpus": 1, "workers": 2}),
+    ]
     files = []
     for name, axes, launch in launches:
         files.append(folder / f"{name}.yaml")
@@ -307,7 +311,28 @@ def small_sweeps(folder: Path, *, seeds: int, epochs: int = 60) -> list[Path]:
     return files
 
 
-@contextlib.contextmanager
-def chaos(world: World, data_dir: Path, seeds: int, epochs: int = 60) -> Iterator[Chaos]:
-    """A world's disturbed sweep, whose data every host has."""
-    yield Chaos(world, data_dir, small_sweeps(world.shared, seeds=seeds, epochs=epochs))
+def quiet_sweep(chaos: Chaos, store: Path) -> None:
+    """The same sweep with nothing to disturb it, on a Ray of the client's machine."""
+    words = [PROGRAMS / "rt-scale", "sweep", *chaos.sweeps, "--store", store, "--data-dir", chaos.data_dir]
+    done = chaos.world.run([*words, "--address", "local"], timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+def problems(chaos: Chaos, quiet: Store, disturbed: Store) -> list[str]:
+    """What is wrong with the disturbed sweep, beside the same one in the store ``quiet``: nothing."""
+    found = []
+    for point in (point for file in chaos.sweeps for point in load_sweep(file)[1]):
+        there = disturbed.run(point.spec)
+        if there.result() is None:
+            found.append(f"{point.label} has no result")
+        elif outcome(there) != outcome(quiet.run(point.spec)):
+            found.append(f"{point.label} is not bitwise that of a quiet machine")
+        if not (there.path / "lease").exists():
+            found.append(f"{point.label} was executed by nobody")
+        last = max(int(file.name.split(".")[0]) for file in (there.path / "lease").iterdir())
+        if not any(file.name.endswith(".end") for file in (there.path / "lease").glob(f"{last}.*")):
+            found.append(f"{point.label} is still leased")
+    names = {path.parent.name for path in disturbed.root.glob("runs/*/result.json")}
+    if len(names) != sum(len(load_sweep(file)[1]) for file in chaos.sweeps):
+        found.append(f"{len(names)} results are not one a run")
+    return found
