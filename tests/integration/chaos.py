@@ -1,6 +1,6 @@
 """A sweep on three hosts, disturbed by events that a seed draws, until it is done; see test_chaos.py.
 
-A head without runs, three hosts with two cores each and an S3 server on the client's machine live in a world without a
+A head without runs, three hosts with two cores each and an S3 server on a host of its own live in a world without a
 way out (machines.py). Whatever ends is started again as somebody who is on call would: Ray on a host, the head, and the
 sweep by the same command.
 """
@@ -21,10 +21,11 @@ import yaml
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 from tests.integration.dying import outcome
-from tests.integration.machines import CLIENT, PROJECT, Host, Process, World
+from tests.integration.machines import PROJECT, Host, Process, World
 
 PROGRAMS = Path(sys.executable).parent
-SERVER = f"http://{CLIENT}:5000"
+STORE_IP = "172.31.255.250"
+SERVER = f"http://{STORE_IP}:5000"
 STORE = "s3://chaos/runs"
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 """Of Debian's package libfaketime."""
@@ -41,7 +42,7 @@ TRIAL = "^ray::ImplicitFunc.train"
 _SERVE = f"""
 import boto3, threading
 from moto.server import ThreadedMotoServer
-ThreadedMotoServer("{CLIENT}", 5000, verbose=False).start()
+ThreadedMotoServer("{STORE_IP}", 5000).start()
 boto3.client("s3", endpoint_url="{SERVER}").create_bucket(Bucket="chaos")
 print("ready", flush=True)
 threading.Event().wait()
@@ -49,7 +50,8 @@ threading.Event().wait()
 _FETCH = """
 import boto3, pathlib, sys
 for each in boto3.resource("s3").Bucket("chaos").objects.filter(Prefix="runs/"):
-    assert each.key != "runs/", "an object without a name"
+    if each.key.endswith("/"):
+        continue  # Ray Train's mark of a folder
     file = pathlib.Path(sys.argv[1], each.key.removeprefix("runs/"))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(each.get()["Body"].read())
@@ -101,7 +103,8 @@ class Chaos:
             "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
         self.logs = itertools.count()
-        self.server = self._start(self.world.client, [sys.executable, "-c", _SERVE], "server")
+        self.server = self.world.host("store", ip=STORE_IP)
+        self._start(self.server, [sys.executable, "-c", _SERVE], "server")
         self._until(lambda: "ready" in (self.folder / "server.log").read_text())
         self.head = self.world.host("head")
         self.hosts = [self.world.host(f"h{number}", disk="900m") for number in (1, 2, 3)]
@@ -140,10 +143,15 @@ class Chaos:
         if self.driver is not None and self.driver.poll() is not None:
             self.exits.append(self.driver.returncode)
             self.driver = None
-        if self.driver is None and self._answers():
+        if self.driver is None and not self.done and self._answers():
             words = [PROGRAMS / "rt-scale", "sweep", *self.sweeps, "--store", STORE, "--data-dir", self.data_dir]
             words += ["--address", f"{self.head.ip}:6379"]
             self.driver = self._start(self.head, words, f"driver-{next(self.logs)}")
+
+    @property
+    def done(self) -> bool:
+        """Whether the sweep's command ended well."""
+        return bool(self.exits) and self.exits[-1] == 0
 
     def _ended(self, name: str) -> bool:
         return name not in self.rays or self.rays[name].poll() is not None
@@ -213,8 +221,8 @@ class Chaos:
 
     def store_away(self, host: Host) -> bool:
         """The object store does not answer."""
-        self._pkill(self.world.client, "-STOP", "ThreadedMotoServer")
-        self._later(AWAY_S, lambda: self._pkill(self.world.client, "-CONT", "ThreadedMotoServer"))
+        self.server.cut()
+        self._later(AWAY_S, lambda: self.server.cut(off=False))
         return True
 
     def wrong_clock(self, host: Host) -> bool:
@@ -247,7 +255,7 @@ class Chaos:
         drawn = [kind for _ in range(-(-events // len(every))) for kind in self.rng.sample(every, len(every))][:events]
         self.began = self.progress = time.monotonic()
         due = time.monotonic()
-        while not (self.exits and self.exits[-1] == 0):
+        while not self.done:
             self.revive()
             self._undo()
             self._look()
