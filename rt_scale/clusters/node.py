@@ -30,7 +30,7 @@ from rt_scale.store.atomic import write_bytes
 
 MARK = "RT_SCALE_NODE"
 """Variable of a node's processes: the node's id."""
-JOINED_S = 90.0
+JOINED_S = 180.0
 """Time limit for a node to become part of the cluster, in seconds."""
 DRAINED_S = 45.0
 """Time limit for a node to drain and end: Ray's own is 30 s (RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S)."""

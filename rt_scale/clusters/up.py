@@ -20,7 +20,7 @@ SPACE_NEW, SPACE = 8.0, 1.0
 """GiB that must be free in the home: for a new environment (torch with CUDA), and where there is one."""
 INSTALL_S, DATA_S = 3600.0, 3600.0
 """Time limits for installing an environment and for preparing data, in seconds."""
-ACTION_S = 240.0
+ACTION_S = 300.0
 """Time limit for the other actions of a machine, in seconds."""
 _COPIED = (
     "--exclude=/.git", "--exclude=/.venv", "--filter=:- .gitignore",
@@ -129,14 +129,17 @@ class Hosts:
                 work(state)
             except HostFailed as error:
                 state.failed = str(error)
-                self._say(state.label, f"failed: {error}")
+                if not interrupted:
+                    self._say(state.label, f"failed: {error}")
 
+        interrupted = False
         todo = [state for state in states if state.failed is None]
         with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
             try:
                 for done in [pool.submit(attempt, state) for state in todo]:
                     done.result()
             except BaseException:
+                interrupted = True
                 for state in todo:
                     state.machine.stop()
                 raise
@@ -146,12 +149,12 @@ class Hosts:
         own = state.machine.spec.python is None
         found = self._look(state)
         self._say(state.label, f"reached, {found['home']:.1f} GiB free")
+        if not own and not found["python"]:
+            raise HostFailed(f"there is no Python at {state.machine.spec.python}, which the file names")
         needed = SPACE if found["python"] else SPACE_NEW
         for what, free in (("home", found["home"]), ("folder for temporary files", found["temporary"])):
             if free < (least := needed if what == "home" else SPACE):
                 raise HostFailed(f"its disk is full: {free:.1f} GiB are free in its {what}, {least:g} are needed")
-        if not own and not found["python"]:
-            raise HostFailed(f"there is no Python at {state.machine.spec.python}, which the file names")
         if own:
             self._install(state, found)
         state.found = self._act(state, "describe")

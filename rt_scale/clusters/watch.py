@@ -80,7 +80,7 @@ CLOUDS: Mapping[str, Callable[[str], Notice | None]] = {"aws": notice_of_aws, "g
 
 
 def watch(cloud: str, every: float, say: Callable[[str], None], address: str = METADATA) -> None:
-    """Ask for a notice every ``every`` seconds; returns when the node of this machine has been drained.
+    """Ask for a notice every ``every`` seconds; returns when the node of this machine has been drained, or ended.
 
     ``cloud``: a key of CLOUDS, or ``auto`` for the one that answers. Whatever the metadata server or Ray answer, it
     goes on; ``say`` gets what changed, one line at a time.
@@ -97,10 +97,15 @@ def watch(cloud: str, every: float, say: Callable[[str], None], address: str = M
     while (notice := _look(asked, address, tell)) is None:
         time.sleep(every)
     say(f"{notice.reason}; Ray is told that its node ends in {notice.seconds} s")
-    while (why := drain(notice)) is not None:
+    node = before = raylet()
+    while before is None or node == before:
+        if (why := drain(notice, node)) is None:
+            say("the node is drained: its runs write checkpoints and go on elsewhere")
+            return
         tell(f"{why}; trying on")
         time.sleep(every)
-    say("the node is drained: its runs write checkpoints and go on elsewhere")
+        before, node = node, raylet()
+    say("the node has ended")  # a node that ends at once may leave Ray's command without an answer
 
 
 def _look(asked: Sequence[str], address: str, tell: Callable[[str], None]) -> Notice | None:
@@ -117,9 +122,8 @@ def _look(asked: Sequence[str], address: str, tell: Callable[[str], None]) -> No
     return None
 
 
-def drain(notice: Notice) -> str | None:
-    """Drain the Ray node of this machine; returns why it could not be."""
-    node = raylet()
+def drain(notice: Notice, node: str | None) -> str | None:
+    """Drain the Ray node of this machine, by its id; returns why it could not be."""
     if node is None:
         return "no Ray node runs on this machine"
     words = [

@@ -73,7 +73,10 @@ def follow(options: Options) -> None:
         except (WorkerLost, StoreUnavailable):
             raise
         except Exception as error:
-            raise RunError(f"Worker {options.group.rank}: {in_words(spec, error, 'its log')}") from error
+            failure = in_words(spec, error, "its log")
+            if isinstance(failure, DeviceLost):
+                raise failure from error
+            raise RunError(f"Worker {options.group.rank}: {failure}") from error
 
 
 def _prepared(order: Order, options: Options) -> tuple[RunSpec, Follower]:
@@ -89,6 +92,9 @@ def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json
     """The error with a message for the user, unless it has one; ``traceback`` names where the traceback is."""
     if isinstance(error, RtScaleError):
         return error
+    if _lost_device(error):
+        why = f"Run {spec.name} lost its GPU ({first_line(error)})"
+        return DeviceLost(f"{why}; it continues from its last checkpoint on one that works.")
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
         return RunError(
             f"Run {spec.name} ran out of memory ({first_line(error)}). "
@@ -152,10 +158,9 @@ def _run(spec: RunSpec, options: Options) -> RunResult:
             raise
         except Exception as error:
             options.resident.clear()  # the failure may be one of memory
-            if _lost_device(error):
-                why = f"Run {spec.name} lost its GPU ({first_line(error)})"
-                raise DeviceLost(f"{why}; it continues from its last checkpoint on one that works.") from error
             failure = in_words(spec, error)
+            if isinstance(failure, DeviceLost):
+                raise failure from error
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
 

@@ -80,7 +80,7 @@ class Meter:
             has: dict[Unit, float] = {unit: node["Resources"].get(name, 0.0) for name, unit in UNITS.items()}
             types = [each.removeprefix(ACCELERATOR) for each in node["Resources"] if each.startswith(ACCELERATOR)]
             stay = self._open.get(key) or NodeUse(
-                node=key[:12],
+                node=key,
                 name=node["NodeManagerAddress"],
                 has=has,
                 accelerator=", ".join(types),

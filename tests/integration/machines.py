@@ -37,19 +37,19 @@ _NAMESPACES = ["-m", "-p", "-u", "-i", "-f", "--propagation", "private"]
 _PROGRAMS = ("ip", "unshare", "nsenter", "mount", "ssh", "ssh-keygen", "/usr/sbin/sshd")
 
 
-def required() -> None:
-    """Skip the test where machines cannot be had; with RT_SCALE_REQUIRE_MACHINES=1 it fails."""
-    if why := _cannot():
+def required(*programs: str) -> None:
+    """Skip the test where machines with these programs cannot be had; with RT_SCALE_REQUIRE_MACHINES=1 it fails."""
+    if why := _cannot(programs):
         if os.environ.get("RT_SCALE_REQUIRE_MACHINES") == "1":
             pytest.fail(f"machines are required here, but {why}")
         pytest.skip(f"no machines: {why}")
 
 
 @functools.cache
-def _cannot() -> str | None:
+def _cannot(programs: tuple[str, ...]) -> str | None:
     if os.geteuid() != 0:
         return "they need root"
-    if absent := [program for program in _PROGRAMS if shutil.which(program) is None]:
+    if absent := [program for program in _PROGRAMS + programs if shutil.which(program) is None]:
         return f"{', '.join(absent)} is not installed (bash cluster/bootstrap.sh --test)"
     attempt = (
         "mount -t tmpfs t /mnt && cd /mnt && mkdir u w r && mount -t overlay o -o lowerdir=/,upperdir=u,workdir=w r"
@@ -275,9 +275,9 @@ class World:
 
 
 @contextlib.contextmanager
-def world() -> Iterator[World]:
-    """A world without hosts; skips the test where there can be none (see :func:`required`)."""
-    required()
+def world(*programs: str) -> Iterator[World]:
+    """A world without hosts; skips the test where there can be none with these programs (see :func:`required`)."""
+    required(*programs)
     made = World(Path(tempfile.mkdtemp(prefix="rt-world-")))
     try:
         made.make_client()

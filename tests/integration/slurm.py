@@ -5,14 +5,16 @@ from __future__ import annotations
 import secrets
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.integration import machines
 from tests.integration.machines import Host, World
 
 NODES = 3
 CORES, GPUS = 4, 2
-GRACE_S = 30
+GRACE_S = 60
 AGAIN_S = 5
 """Seconds that Slurm holds a job back which is requeued: as long as its credentials are valid, 120 s by default."""
 CONFIGURATION = """
@@ -70,7 +72,7 @@ class Slurm:
         key = secrets.token_hex(64)
         for node in self.nodes:
             self._start(node, key)
-        until(lambda: self.client("sinfo", "-h", "-t", "idle", "-p", "spot", "-o", "%D") == str(NODES), 60)
+        until(lambda: self.client("sinfo", "-h", "-t", "idle", "-p", "spot", "-o", "%D") == str(NODES))
 
     def _start(self, node: Host, key: str) -> None:
         made = node.run(
@@ -81,8 +83,8 @@ class Slurm:
         node.run(["setpriv", "--reuid", "munge", "--regid", "munge", "--clear-groups", "munged", "--force"])
         daemons = [["slurmctld", "-D"]] if node is self.nodes[0] else []
         for words in [*daemons, ["slurmd", "-D", "-N", node.name]]:
-            log = (self.shared / "slurm" / f"{words[0]}-{node.name}.log").open("w")
-            node.start(words, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+            with (self.shared / "slurm" / f"{words[0]}-{node.name}.log").open("w") as log:
+                node.start(words, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
 
     def client(self, *words: str, **variables: str) -> str:
         """What a command of Slurm's prints on the first node, in the shared folder."""
@@ -94,19 +96,39 @@ class Slurm:
         """Submit a script with these variables; the id of its job."""
         return self.client("sbatch", "--parsable", script.name, **variables)
 
-    def preempt(self, node: int) -> None:
+    def preempt(self, node: str) -> None:
         """Take a node away for a second, from whoever is there."""
-        name = self.nodes[node].name
-        self.client("sbatch", "-p", "urgent", "-w", name, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+        self.client("sbatch", "-p", "urgent", "-w", node, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+
+    def node(self, job: str) -> str:
+        """The node, or the list of nodes, where a job is executed; empty if nowhere."""
+        return self.client("squeue", "-h", "-t", "R", "-j", job, "-o", "%N")
+
+    def steps(self, job: str) -> list[str]:
+        """Names of a job's running steps."""
+        return self.client("squeue", "--steps", "-h", "-j", job, "-o", "%j").split()
 
     def state(self, job: str) -> str:
-        """A job's state in Slurm's words, e.g. ``RUNNING 0 0:0``: with how often it was requeued, and its exit code."""
+        """A job's state and exit code in Slurm's words, e.g. ``COMPLETED 0:0``."""
+        return "{JobState} {ExitCode}".format_map(self._shown(job))
+
+    def restarts(self, job: str) -> int:
+        """How often a job was requeued."""
+        return int(self._shown(job)["Restarts"])
+
+    def _shown(self, job: str) -> dict[str, str]:
         told = self.client("scontrol", "--oneliner", "show", "job", job)
-        fields = dict(word.partition("=")[::2] for word in told.split())
-        return f"{fields['JobState']} {fields['Restarts']} {fields['ExitCode']}"
+        return {name: value for name, _, value in (word.partition("=") for word in told.split())}
 
 
-def until(condition: Callable[[], object], seconds: float = 240) -> None:
+@contextmanager
+def slurm() -> Iterator[Slurm]:
+    """A Slurm, in a world of its own (see :func:`machines.world`)."""
+    with machines.world("/usr/sbin/slurmctld", "/usr/sbin/slurmd", "/usr/sbin/munged", "sbatch") as world:
+        yield Slurm(world)
+
+
+def until(condition: Callable[[], object], seconds: float = 480) -> None:
     """Wait for a condition; asking Slurm costs a process each time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -125,6 +125,28 @@ with connect(log_dir=logs):
     assert token.read_text() == "a token of the user's own"
 
 
+GIVEN = """
+import os
+from ray._private.accelerators import NvidiaGPUAcceleratorManager as Nvidia
+from rt_scale.ray_backend.cluster import connect, ray
+Nvidia.get_current_node_num_accelerators = staticmethod(lambda: 4)  # what a driver of NVIDIA's would count
+with connect() as cluster:
+    print(cluster.describe())
+    @ray.remote(num_gpus=1, num_cpus=0)
+    class Trial:
+        def sees(self):
+            return os.environ["CUDA_VISIBLE_DEVICES"]
+    trials = [Trial.remote(), Trial.remote()]
+    print(sorted(ray.get([trial.sees.remote() for trial in trials])))
+"""
+
+
+def test_a_ray_of_our_own_takes_the_cores_and_gpus_that_slurm_gave(env: dict[str, str]) -> None:
+    given = {**env, "SLURM_CPUS_ON_NODE": "1", "CUDA_VISIBLE_DEVICES": "1,3"}
+    ended = subprocess.run([sys.executable, "-c", GIVEN], env=given, capture_output=True, text=True, timeout=480)
+    assert ended.stdout == "a local Ray: 1 node, 1 CPU, 2 GPUs\n['1', '3']\n", ended.stderr
+
+
 SLOW = """
 import time
 from rt_scale.ray_backend.cluster import connect

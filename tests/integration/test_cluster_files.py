@@ -20,7 +20,6 @@ from tests.integration.conftest import PROGRAM
 from tests.unit.clusters.broken import change, crds, told
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
-TEMPLATES = Path(__file__).parents[2] / "rt_scale/clusters/templates"
 STORES = {
     "gcp": "gs://bucket/runs",
     "hosts": "/shared/runs",
@@ -38,11 +37,6 @@ SWEEP = {
     "base": {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_3"}, "train": {"epochs": 1}},
 }
 Write = Callable[..., Path]
-
-
-def kinds() -> list[str]:
-    """The kinds whose template is there."""
-    return [kind for kind in KINDS if (TEMPLATES / KINDS[kind].template).is_file()]
 
 
 def example(kind: str) -> str:
@@ -73,15 +67,17 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 @pytest.mark.parametrize("spot", ["--spot", "--no-spot"])
 @pytest.mark.parametrize("runs", RUNS)
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_has_no_problem(write: Write, kind: str, runs: str, spot: str) -> None:
     file = write(kind, spot, **RUNS[runs])
     assert told(check_file(file, asked(kind, **RUNS[runs]))) == ""
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if (CLUSTER / example(kind)).is_file()])
-def test_the_files_in_cluster_have_no_problem(kind: str) -> None:
-    found = check_file(CLUSTER / example(kind), dataclasses.replace(asked(kind), store=None))
+@pytest.mark.parametrize(
+    ("kind", "name"), [*((kind, example(kind)) for kind in KINDS), ("kuberay", "kuberay_gpu.yaml")]
+)
+def test_the_files_in_cluster_have_no_problem(kind: str, name: str) -> None:
+    found = check_file(CLUSTER / name, dataclasses.replace(asked(kind), store=None))
     assert told(found) == ""
 
 
@@ -115,7 +111,7 @@ def keys_of(node: yaml.Node, inside: str = "") -> list[yaml.Node]:
     return [*mine, *deeper]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in kinds() if not kind.startswith("slurm")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("slurm")])
 def test_a_slip_in_any_key_is_found_in_its_line(write: Write, kind: str) -> None:
     file = write(kind, **RUNS["gpu"])
     text = file.read_text()

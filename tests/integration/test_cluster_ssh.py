@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import secrets
 import subprocess
 import sys
 import sysconfig
@@ -22,7 +23,7 @@ from tests.integration.conftest import PROGRAM
 from tests.integration.machines import PROJECT, Host, World
 from tests.integration.sweeping import Place, until
 
-SECRET = "w0uldn0tbetold"
+SECRET = secrets.token_hex(16)
 ENVIRONMENT = {"STORE_KEY": SECRET, "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
 ABSENT = "172.31.9.9"
 
@@ -39,7 +40,7 @@ class Lab:
     place: Place
 
     def command(self, name: str, *options: str, env: Mapping[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess:
-        return self.world.run([PROGRAM, "cluster", name, self.file, *options], env=env, timeout=400)
+        return self.world.run([PROGRAM, "cluster", name, self.file, *options], env=env, timeout=600)
 
     def write(self, **changes: object) -> None:
         """The file of the machines that work, with changes."""
@@ -73,10 +74,8 @@ def _set_up(host: Host) -> None:
     stamp = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     text = f"""
         {sys.executable} -m venv --without-pip ~/rt-scale/.venv && cd ~/rt-scale/.venv
-        cat > lib/python3.*/site-packages/there.pth <<END
-/root/rt-scale
-import site; site.addsitedir('{packages}')
-END
+        there=$(echo lib/python3*/site-packages)/there.pth
+        printf '%s\\n' "$HOME/rt-scale" "import site; site.addsitedir('{packages}')" > "$there"
         sed "1s|.*|#!$HOME/rt-scale/.venv/bin/python|" {PROGRAM} > bin/rt-scale && chmod +x bin/rt-scale
         echo "{stamp} " > .bootstrap
         mkdir ../cluster && touch ../cluster/bootstrap.sh"""
@@ -157,7 +156,7 @@ def test_a_sweep_outlives_one_machine_and_another_comes_back(lab: Lab, tmp_path:
     assert mended.returncode == 1
     assert f"{gone.ip}: there is no route" in mended.stderr
     assert f"{back.ip}: worker started" in mended.stdout
-    output = sweep.communicate(timeout=300)[0]
+    output = sweep.communicate(timeout=600)[0]
     assert sweep.returncode == 0, output
     undisturbed = Store(tmp_path / "store")
     for point in lab.place.points:

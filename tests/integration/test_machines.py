@@ -140,7 +140,7 @@ def test_a_world_ends_with_its_process(world: World) -> None:
 
 
 def test_where_machines_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machines, "_cannot", lambda: "they need root")
+    monkeypatch.setattr(machines, "_cannot", lambda programs: "they need root")
     monkeypatch.delenv("RT_SCALE_REQUIRE_MACHINES", raising=False)
     with pytest.raises(pytest.skip.Exception, match="need root"):
         machines.required()

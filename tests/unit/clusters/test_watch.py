@@ -130,11 +130,12 @@ def watched(
     """What the agent says until the node is drained, which takes two tries, and what Ray is told."""
     told, lines = list[Notice](), list[str]()
 
-    def tried(notice: Notice) -> str | None:
+    def tried(notice: Notice, node: str | None) -> str | None:
         told.append(notice)
         return None if len(told) == 2 else "no Ray node runs on this machine"
 
     monkeypatch.setattr(module, "drain", tried)
+    monkeypatch.setattr(module, "raylet", lambda: None)
     with metadata(answer) as address:
         watch(cloud, 0.01, lines.append, address)
     return lines, told
@@ -185,12 +186,18 @@ def test_the_node_is_that_of_this_machines_raylet(tmp_path: Path) -> None:
 
 
 def test_without_a_node_or_a_cluster_the_drain_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "raylet", lambda: None)
-    assert drain(Notice(10, "test")) == "no Ray node runs on this machine"
-    monkeypatch.setattr(module, "raylet", lambda: "ab" * 28)
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert drain(Notice(10, "test"), None) == "no Ray node runs on this machine"
     monkeypatch.setattr(module, "DRAIN_S", 0.1)
-    assert "Ray could not be told" in str(drain(Notice(10, "test")))
+    assert "Ray could not be told" in str(drain(Notice(10, "test"), "ab" * 28))
+
+
+def test_a_node_that_ended_is_not_drained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes, lines = iter([None, "1f", "1f", None]), list[str]()
+    monkeypatch.setattr(module, "raylet", lambda: next(nodes))
+    monkeypatch.setattr(module, "drain", lambda notice, node: f"no answer for {node}")
+    with metadata(gcp("TRUE")) as address:
+        watch("gcp", 0.01, lines.append, address)
+    assert lines[2:] == ["no answer for None; trying on", "no answer for 1f; trying on", "the node has ended"]
 
 
 def test_the_agent_imports_neither_ray_nor_torch() -> None:

@@ -22,6 +22,9 @@ JOB = Job(
     LaunchSpec(gpus=0.5, cpus=3),
 )
 
+A, B = "f" * 52 + "0001", "f" * 52 + "0002"
+"""Ids of nodes, which differ at their ends as those of pretended ones do."""
+
 
 class World:
     """A clock, nodes and what is free of them."""
@@ -57,17 +60,17 @@ def recorded(store: Store) -> Usage:
 def test_nodes_are_counted_from_their_first_look_to_their_last(world: World, tmp_path: Path) -> None:
     store = Store(tmp_path)
     meter = Meter([store.sweep("s"), store.sweep("t")], store.place, Planned(hours=2.0))
-    world.nodes = {"head": {"CPU": 0}, "a": {"CPU": 8, "GPU": 2, "accelerator_type:A10G": 1, "memory": 1e9}}
-    world.free = {"a": {"CPU": 8, "GPU": 2}}
+    world.nodes = {"head": {"CPU": 0}, A: {"CPU": 8, "GPU": 2, "accelerator_type:A10G": 1, "memory": 1e9}}
+    world.free = {A: {"CPU": 8, "GPU": 2}}
     meter.look()
-    world.free, world.nodes["b"] = {"a": {"CPU": 2, "GPU": 0.5}, "b": {"CPU": 4}}, {"CPU": 4}
+    world.free, world.nodes[B] = {A: {"CPU": 2, "GPU": 0.5}, B: {"CPU": 4}}, {"CPU": 4}
     world.now += SAMPLE_S / 2
     meter.look()
-    assert "b" not in [stay.node for stay in meter.usage().nodes]
+    assert B not in [stay.node for stay in meter.usage().nodes]
     for _ in range(2):
         world.now += 10
         meter.look()
-    del world.nodes["a"]
+    del world.nodes[A]
     world.now += 10
     meter.close()
     found = recorded(store)
@@ -75,9 +78,9 @@ def test_nodes_are_counted_from_their_first_look_to_their_last(world: World, tmp
     assert read_usage([store.sweep("t")]) == [found]
     assert (found.start, found.end, found.planned) == (1000, 1032.5, Planned(hours=2.0))
     first, second = found.nodes
-    assert (first.node, first.name, first.accelerator, first.has) == ("a", "10.0.0.1", "A10G", {"gpu": 2, "cpu": 8})
+    assert (first.node, first.name, first.accelerator, first.has) == (A, "10.0.0.1", "A10G", {"gpu": 2, "cpu": 8})
     assert (first.start, first.end, first.held) == (1000, 1022.5, {"gpu": 1.5 * 22.5, "cpu": 6 * 22.5})
-    assert (second.node, second.start, second.end, second.held) == ("b", 1012.5, 1032.5, {"gpu": 0, "cpu": 0})
+    assert (second.node, second.start, second.end, second.held) == (B, 1012.5, 1032.5, {"gpu": 0, "cpu": 0})
 
 
 def test_it_records_now_and_then_and_seldom_in_an_object_store(
