@@ -1,6 +1,6 @@
 """A Ray of several nodes on this machine, in a process of its own that obeys lines on its standard input.
 
-``add WHAT``: a node more, whose id is the answer; WHAT is its CPUs, or Ray's options of a node as JSON. ``remove NODE``:
+``add WHAT``: a node more, whose id is the answer; WHAT is its CPUs, or Ray's options for it as JSON. ``remove NODE``:
 all processes of a node are killed. ``drain NODE``: it is told that it is preempted. ``clear``: all nodes but the head
 are killed, and the head knows it. ``behead``: so is the head.
 """
