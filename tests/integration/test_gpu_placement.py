@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from tests.integration.conftest import TIMEOUT
+from tests.integration.conftest import PROGRAM, TIMEOUT
 from tests.integration.several_nodes import Nodes
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -28,7 +29,7 @@ LAUNCHES: dict[str, dict[str, Any]] = {
     "ranks": {"gpus": 1, "workers": 2},
 }
 NET = """
-import json, os, pathlib
+import json, os, pathlib, uuid
 import ray
 from torch import nn
 class Tells(nn.Sequential):
@@ -41,24 +42,38 @@ class Tells(nn.Sequential):
             "has": sorted(map(str, ray.get_gpu_ids())),
             "node": ray.get_runtime_context().get_node_id(),
         }
-        pathlib.Path(folder, f"{name}-{os.getpid()}.json").write_text(json.dumps(told))
+        pathlib.Path(folder, f"{uuid.uuid4()}.json").write_text(json.dumps(told))
 """
-DRIVER = """
-import sys
-from rt_scale.cli import main
-try:
-    main()
-finally:
-    print("driver", "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized(), flush=True)
+TELLS = """
+import os, pathlib, threading, time
+def tell(last=None):
+    while True:
+        title = pathlib.Path("/proc/self/cmdline").read_text().partition("\\0")[0].partition(".")[0]
+        now = (title, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        if now != last and title.startswith("ray::"):
+            with open(f"{folder}/process-{os.getpid()}", "a") as file:
+                print(*now, sep=" ", file=file)
+        last = now
+        time.sleep(0.05)
+threading.Thread(target=tell, daemon=True).start()
 """
+"""Every Python process of the cluster begins with this: what Ray calls it, and what it sees."""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which all processes of the cluster tell what they see."""
+    folder = tmp_path_factory.mktemp("told")
+    (folder / "sitecustomize.py").write_text(f"folder = {str(folder)!r}{TELLS}")
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
 
 
 def test_every_process_sees_the_gpus_of_its_run_and_no_other(
-    nodes: Nodes, start: Start, tmp_path: Path, data_dir: Path
+    told: Path, nodes: Nodes, start: Start, tmp_path: Path, data_dir: Path
 ) -> None:
     kinds = {nodes("add", json.dumps(each)): kind for kind, each in KINDS.items()}
-    told = tmp_path / "told"
-    told.mkdir()
     (tmp_path / "telling.py").write_text(NET)
     for name, launch in LAUNCHES.items():
         document = {
@@ -77,23 +92,28 @@ def test_every_process_sees_the_gpus_of_its_run_and_no_other(
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(document))
     files = [f"{name}.yaml" for name in LAUNCHES]
     where = ["--store", tmp_path / "store", "--data-dir", data_dir, "--address", nodes.address, "--device", "cpu"]
-    program = [sys.executable, "-c", DRIVER]
-    process = start("sweep", *files, *where, program=program, cwd=tmp_path, env=nodes.environment)
+    process = start("sweep", *files, *where, program=[PROGRAM], cwd=tmp_path, env=nodes.environment)
     out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, (out, err)
-    found = [json.loads(path.read_text()) for path in told.iterdir()]
-    seen: dict[str, list[tuple[str, list[str]]]] = {name: [] for name in LAUNCHES}
-    for each in found:
-        sees = sorted(each["sees"].split(",")) if each["sees"] else []
+    seen: dict[str, set[tuple[str, int, tuple[str, ...]]]] = {name: set() for name in LAUNCHES}
+    for path in told.glob("*.json"):
+        each = json.loads(path.read_text())
+        sees = sorted(filter(None, each["sees"].split(",")))
         assert sees == each["has"], each
-        assert each["sees"] is not None
-        seen[each["name"]].append((kinds[each["node"]], sees))
-    assert {kind for kind, _ in seen["one"] + seen["two"]} == {"a100"}
-    assert [len(sees) for name in ("one", "two") for _, sees in seen[name]] == [1, 2]
-    # Parts of a GPU are of one GPU, and what needs none leaves the nodes with GPUs to others.
-    assert seen["half"] == [("l4", ["0"])] * 2
-    assert seen["none"] == [("plain", [])] * 2
-    (first, second) = seen["ranks"]
-    assert first[0] != second[0] or first[1] != second[1]
-    assert {len(sees) for _, sees in seen["ranks"]} == {1}
-    assert out.splitlines()[-1] == "driver False"
+        seen[each["name"]].add((kinds[each["node"]], each["rank"], tuple(sees)))
+    ((one, _, sees),) = seen["one"]
+    assert (one, len(sees)) == ("a100", 1)
+    ((two, _, sees),) = seen["two"]
+    assert (two, len(sees)) == ("a100", 2)
+    assert seen["half"] == {("l4", 0, ("0",))}
+    assert {sees for _, _, sees in seen["none"]} == {()}
+    assert {rank for _, rank, _ in seen["ranks"]} == {0, 1}
+    assert {len(sees) for _, _, sees in seen["ranks"]} == {1}
+    assert len({(kind, sees) for kind, _, sees in seen["ranks"]}) == 2
+    values: dict[str, set[str]] = {name: set() for name in ("_Control", "TrainController", "RayTrainWorker")}
+    for path in told.glob("process-*"):
+        title, value = path.read_text().splitlines()[-1].split(" ")
+        values.setdefault(title.removeprefix("ray::").partition("(")[0], set()).add(value)
+    print(values)
+    assert values["_Control"] == values["TrainController"] == {""}
+    assert {(gpu,) for gpu in values["RayTrainWorker"]} == {sees for _, _, sees in seen["ranks"]}
