@@ -114,6 +114,7 @@ def test_every_process_sees_the_gpus_of_its_run_and_no_other(
     for path in told.glob("process-*"):
         title, value = path.read_text().splitlines()[-1].split(" ")
         values.setdefault(title.removeprefix("ray::").partition("(")[0], set()).add(value)
-    print(values)
+    # The control actor, and what starts the workers of a run, see none; a trial (ImplicitFunc) those of its run.
     assert values["_Control"] == values["TrainController"] == {""}
+    assert values["ImplicitFunc"] >= {"", "0"}
     assert {(gpu,) for gpu in values["RayTrainWorker"]} == {sees for _, _, sees in seen["ranks"]}
