@@ -1,6 +1,6 @@
 #!/bin/bash
 # Written by: rt-scale cluster write slurm_array sweeps/paper/fig1.yaml --store /shared/rt-store --max 4
-# As written (edit the lines marked "# edit"; checksum 59c4c150502e)
+# As written (edit the lines marked "# edit"; checksum 3cab8a712e46)
 # Slurm: an array of drivers that know nothing of each other. Each has a node, or a part of one, and a Ray of its own; they
 # share the sweep by the leases in its store. Runs that need more than a node: slurm_nodes.sh. See docs/clusters/slurm.md.
 #SBATCH --job-name=rt-fig1
@@ -34,12 +34,14 @@ trap 'kill -TERM "$driver"' USR1
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$SLURMD_NODENAME" --job-name=notice \
     bash -c "trap 'kill -TERM $driver 2>/dev/null' TERM; sleep infinity & wait" &
 notice=$!
-while wait "$driver"; code=$?; kill -0 "$driver" 2>/dev/null; do :; done
+until wait "$driver"; code=$?; [ "$code" != 138 ]; do :; done  # 138: it was USR1 that ended this wait
 kill "$notice" 2>/dev/null
 
-# Slurm requeues a job that it ends, but none that ends by itself at preemption or before the time limit.
+# Slurm requeues a job that it ends, but none that ends by itself at preemption or before the time limit. A job that was
+# cancelled is no longer RUNNING here.
 case $code in
-    3 | 130) scontrol requeue "$job" ;;  # the Ray cluster was lost; asked to stop
+    3 | 130)  # the Ray cluster was lost; asked to stop
+        [ "$(squeue --noheader --job="$job" --format=%T)" != RUNNING ] || scontrol requeue "$job" ;;
     4) code=0 ;;  # other drivers execute what is left
 esac
 exit "$code"

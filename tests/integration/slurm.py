@@ -104,6 +104,10 @@ class Slurm:
         """The node, or the list of nodes, where a job is executed; empty if nowhere."""
         return self.client("squeue", "-h", "-t", "R", "-j", job, "-o", "%N")
 
+    def steps(self, job: str) -> list[str]:
+        """Names of a job's running steps."""
+        return self.client("squeue", "--steps", "-h", "-j", job, "-o", "%j").split()
+
     def state(self, job: str) -> str:
         """A job's state and exit code in Slurm's words, e.g. ``COMPLETED 0:0``."""
         return "{JobState} {ExitCode}".format_map(self._shown(job))

@@ -45,6 +45,29 @@ def test_only_living_nodes_count(two: Cluster) -> None:
     two.refuse_impossible(LaunchSpec(workers=2, cpus=2))
 
 
+def test_workers_on_mig_devices_are_refused(two: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("10.0.0.1", CPU=2, GPU=2)]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    two.refuse_impossible(LaunchSpec(gpus=1))
+    with pytest.raises(InputError, match="this machine has MIG devices"):
+        two.refuse_impossible(LaunchSpec(gpus=1, workers=2))
+    there = growing(monkeypatch, None, *nodes)
+    asked: list[dict[str, Any]] = []
+
+    def ask(look: Any, **options: Any) -> Any:
+        asked.append(options)
+        yield "10.0.0.1", look()
+
+    monkeypatch.setattr(cluster, "_asked_of_nodes", ask)
+    with pytest.raises(InputError, match=r"node 10\.0\.0\.1 has MIG devices"):
+        there.refuse_impossible(LaunchSpec(gpus=1, workers=2))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    there.refuse_impossible(LaunchSpec(gpus=1, workers=2))
+    there.refuse_impossible(LaunchSpec(gpus=1))
+    assert [options["resource"] for options in asked] == ["GPU", "GPU"]
+
+
 def test_what_a_trial_holds(two: Cluster) -> None:
     assert two.trial_resources(LaunchSpec(cpus=2)) == {"CPU": 2}
     wanted = LaunchSpec(cpus=2, gpus=0.5, accelerator="H100")
