@@ -120,6 +120,12 @@ class Cluster:
             for name, gpus in _asked_of_nodes(mig_devices, resource="GPU", runtime_env=shown):
                 refuse_mig(launch, gpus, f"node {name}")
 
+    def unused_gpus(self, launches: Iterable[LaunchSpec]) -> str:
+        """A note if there are GPUs and no run asks for one; else empty."""
+        if any(launch.gpus for launch in launches) or not self.capacity()["gpu"]:
+            return ""
+        return "launch.gpus is 0: these runs use no GPU, though there are some; --gpus 1 gives each run one"
+
     def at_once(self, launch: LaunchSpec) -> int:
         """How many runs, with all their workers, fit at once."""
         if self._most is not None:

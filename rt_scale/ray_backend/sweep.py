@@ -152,8 +152,8 @@ def _run(
             cluster.refuse_impossible(launch)
         if not cluster.local:
             view.said(cluster.describe())
-        if where.device == "auto" and cluster.capacity()["gpu"] and not any(launch.gpus for launch in launches):
-            view.said("launch.gpus is 0: these runs use no GPU, though there are some; --gpus 1 gives each run one")
+        if where.device == "auto" and (note := cluster.unused_gpus(launches)):
+            view.said(note)
         name = "the local Ray" if cluster.local else f"the Ray cluster at {cluster.address}"
         stack.enter_context(watch_head(Head(cluster.address).trouble, lambda *how: lost(in_words(name, *how))))
         meter = Meter([sweep.folder for sweep in sweeps], where.store.place, where.planned)
