@@ -162,10 +162,11 @@ def test_from_no_node_to_as_many_as_runs_need_and_back(
         (last,) = until(lambda nodes: len(nodes) == 1)
         store, points = Store(tmp_path / "a" / "store"), load_sweep(tmp_path / "a" / "s.yaml")[1]
         assert [store.status(point.spec.name).state for point in points] == ["done", "done", "running"]
+        sweep_dir = store.sweep("grows")
+        until(lambda _: any(run.step > 0 for run in read_usage([sweep_dir])[0].live.values()))
         (raylet,) = raylets() - own
         os.kill(raylet, signal.SIGKILL)
         until(lambda nodes: last not in nodes and [*nodes.values()] == [0.0])
-        sweep_dir = store.sweep("grows")
         until(lambda _: read_usage([sweep_dir])[0].interruptions == 1)
     sweep.terminate()
     out, err = sweep.communicate(timeout=TIMEOUT)
