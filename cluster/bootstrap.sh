@@ -15,11 +15,10 @@ say() { printf 'bootstrap: %s\n' "$*" >&2; }
 
 # What FFCV compiles against and runs on.
 ffcv_packages=(libopencv-dev libturbojpeg0-dev libtbb12 pkg-config g++)
-# What tests open TensorBoard in; hosts as namespaces; a cluster of Slurm on them; an image and its base.
+# What tests open TensorBoard in; hosts as namespaces; a cluster of Slurm on them.
 browser_packages=(chromium chromium-driver)
-host_packages=(iproute2 openssh-client openssh-server rsync)
+host_packages=(iproute2 libfaketime openssh-client openssh-server rsync)
 slurm_packages=(munge slurm-client slurmctld slurmd)
-image_packages=(buildah mmdebstrap libfaketime)
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 may_install() { command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; }
@@ -53,7 +52,6 @@ install_for_tests() {
     fi
     install_packages "tests on hosts" "${host_packages[@]}"
     install_packages "tests of Slurm" "${slurm_packages[@]}"
-    install_packages "tests of images" "${image_packages[@]}"
     for service in $absent; do # nor after the next start of this machine
         ! command -v systemctl >/dev/null || as_root systemctl disable -q "$service" 2>/dev/null || true
     done
