@@ -6,6 +6,7 @@ python -m benchmarks.recording record.json OUT    # writes OUT.txt and OUT.svg
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -41,11 +42,13 @@ def main(record: Path, out: Path) -> None:
     console = Console(record=True, width=128, file=sys.stdout, force_terminal=True)
     shown = known["terminal"].encode()
     for each in known["told"]:
-        console.print(Text(f"{each['seconds']:6.1f} s  {each['text']}", style="bold" if each["look"] else ""))
+        text = re.sub(r"^\$ \S*/bin/", "$ ", each["text"])
+        console.print(Text(f"{each['seconds']:6.1f} s  {text}", style="bold" if each["look"] else ""))
         if each["look"]:
             now = screen(shown[: each["seen"]].decode(errors="replace"))
-            kept = [line for line in now if "WARNING" not in line][-12:]
-            console.print(Panel(Text.from_ansi("\n".join(kept)), title="the terminal of the sweep", style="dim"))
+            shows = itertools.takewhile(lambda line: "/report" not in line, now)  # a list of files follows
+            kept = [line for line in shows if line and not re.search("WARNING|known hosts", line)]
+            console.print(Panel(Text.from_ansi("\n".join(kept)), title="the terminal of the sweep"))
     out.with_suffix(".txt").write_text(console.export_text(clear=False))
     console.save_svg(str(out.with_suffix(".svg")), title="cluster/aws.yaml on moto")
 

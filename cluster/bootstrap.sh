@@ -19,7 +19,7 @@ ffcv_packages=(libopencv-dev libturbojpeg0-dev libtbb12 pkg-config g++)
 browser_packages=(chromium chromium-driver)
 host_packages=(iproute2 openssh-client openssh-server rsync)
 slurm_packages=(munge slurm-client slurmctld slurmd)
-image_packages=(buildah mmdebstrap)
+image_packages=(buildah mmdebstrap libfaketime)
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 may_install() { command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; }

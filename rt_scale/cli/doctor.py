@@ -16,10 +16,10 @@ import torch
 
 from rt_scale.data.prepare import list_prepared
 from rt_scale.experiments.options import free_memory
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, counted
 from rt_scale.store.objects.uri import is_address
 from rt_scale.store.store import Store
-from rt_scale.system.machine import allowed_cores
+from rt_scale.system.machine import allowed_cores, mig_devices
 from rt_scale.system.paths import install_command
 
 State = Literal["ok", "missing", "note"]
@@ -69,6 +69,8 @@ def _devices() -> list[Finding]:
         name = torch.cuda.get_device_name(index)
         detail = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         findings.append(Finding(f"gpu {index}", "ok", detail))
+    if mig := mig_devices():
+        findings.append(Finding("mig", "ok", f"{counted(len(mig), 'MIG device')} for runs, of which each sees its own"))
     return findings
 
 

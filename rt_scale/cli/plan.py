@@ -234,6 +234,7 @@ def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> N
     if made.interrupted is not None and made.slowest is not None:
         from rt_scale.plan.plan import DRAWS
         from rt_scale.plan.simulation import REPLACEMENT
+        from rt_scale.scheduler.queue import LOSSES
 
         found = made.interrupted
         _say(
@@ -244,8 +245,8 @@ def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> N
         )
         if found.given_up:
             _say(
-                f"{_many(found.given_up, 'run')} would be given up: interrupted more than launch.retries times in "
-                "a row without a new checkpoint, or started from such a one."
+                f"{_many(found.given_up, 'run')} would be given up: interrupted {LOSSES} times in a row without a new "
+                "checkpoint, or started from such a one."
             )
 
 

@@ -153,11 +153,13 @@ def _run_with_workers(
     from rt_scale.ray_backend.output import console_on, output_to
     from rt_scale.ray_backend.train_workers import run_on_ray
     from rt_scale.ray_backend.trial import TrialConfig
+    from rt_scale.scheduler.preflight import refuse_hidden_gpus
     from rt_scale.spec.document import build
     from rt_scale.spec.sweep import LaunchSpec
     from rt_scale.system.signals import stopping_on_signals
 
     launch = build(LaunchSpec, wanted, "the command line")
+    refuse_hidden_gpus([launch], options.device)
     config = TrialConfig(
         specs=(value,), launch=launch, store=options.store.place, data_dir=options.data_dir.absolute(),
         device=options.device, local=True,

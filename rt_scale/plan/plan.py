@@ -23,7 +23,7 @@ from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.store.usage import Planned
-from rt_scale.system.machine import allowed_cores
+from rt_scale.system.machine import allowed_cores, mig_devices
 
 if TYPE_CHECKING:
     from rt_scale.plan.estimate import Estimate
@@ -80,7 +80,7 @@ class Conditions:
             return allowed_cores()
         import torch  # not needed by a plan without GPUs
 
-        return torch.cuda.device_count() or 1
+        return len(mig_devices()) or torch.cuda.device_count() or 1
 
 
 @dataclass(frozen=True)

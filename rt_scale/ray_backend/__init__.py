@@ -8,7 +8,9 @@ for _name, _value in {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_COLOR_PREFIX": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A process without GPUs sees none, and each worker of a run its own alone.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",
     # Under `uv run` Ray would send the working folder, with any store in it, to all workers at every start.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_TRAIN_V2_ENABLED": "1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import time
 import warnings
@@ -37,17 +38,20 @@ from rt_scale.ray_backend.resources import (
     bundle,
     described,
     fits_at_once,
+    refuse_mig,
     refuse_unplaceable,
     same_kind,
 )
 from rt_scale.scheduler.job import asked_address
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.sweep import LaunchSpec
-from rt_scale.system.machine import allowed_cores
+from rt_scale.system.machine import allowed_cores, mig_devices
 
 HEAD = "node:__internal_head__"
 """A resource of every head node. A trial with several workers holds a thousandth of it: Tune refuses a trial without
 resources, and a hundredth of a CPU would be missing where the workers need all CPUs."""
+OWN_GPUS = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES")
+"""Variables by which a process sees its own GPUs alone, and none if it has none; on a local Ray they are inherited."""
 SPARE = 64
 """Processes that wait for room beside those that have it, where no nodes are added for them: what ends is followed at
 once, and a run that waits for a GPU does not block others."""
@@ -108,6 +112,19 @@ class Cluster:
         refuse_unplaceable(launch, nodes, where)
         if self._most is not None:
             refuse_unplaceable(launch, _largest(launch, nodes, self._most), f"{where}, with --max-nodes {self._most},")
+        if self.local:
+            refuse_mig(launch, mig_devices(), where)
+        elif launch.workers > 1 and launch.gpus:
+            # A task without GPUs that they are not hidden from sees those that its node has.
+            shown = {"env_vars": {OWN_GPUS[0]: "0"}}
+            for name, gpus in _asked_of_nodes(mig_devices, resource="GPU", runtime_env=shown):
+                refuse_mig(launch, gpus, f"node {name}")
+
+    def unused_gpus(self, launches: Iterable[LaunchSpec]) -> str:
+        """A note if there are GPUs and no run asks for one; else empty."""
+        if any(launch.gpus for launch in launches) or not self.capacity()["gpu"]:
+            return ""
+        return "launch.gpus is 0: these runs use no GPU, though there are some; --gpus 1 gives each run one"
 
     def at_once(self, launch: LaunchSpec) -> int:
         """How many runs, with all their workers, fit at once."""
@@ -226,13 +243,16 @@ def connect(
     use_token(local)
     if local:
         given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
+        if mig := mig_devices():
+            given["num_gpus"] = len(mig)  # Ray would count whole GPUs
         where, remedy = "A local Ray could not be started", FOLDER
     else:
         asked, modules = (
             probe(asked, by_variable=by_variable),
             [str(path) for path in shipped(reference for reference, _ in plugins)],
         )
-        given = {"runtime_env": {"py_modules": modules}} if modules else {}
+        variables = {"env_vars": {name: os.environ[name] for name in OWN_GPUS}}
+        given = {"runtime_env": variables | ({"py_modules": modules} if modules else {})}
         where, remedy = f"The Ray cluster at {asked} could not be joined", ""
     try:
         with warnings.catch_warnings(), adapted_start(local):
@@ -258,16 +278,10 @@ def _refuse_other_plugins(plugins: Iterable[Plugin]) -> None:
     Nodes without CPUs execute no run. Of one that is silent, or that an autoscaler adds later, nothing is known here:
     there each run refuses the plugin before it writes anything.
     """
-    look, asked = ray.remote(num_cpus=0)(differences), {}
-    for node in ray.nodes():
-        if node["Alive"] and node["Resources"].get("CPU"):
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked[look.options(scheduling_strategy=there).remote(plugins)] = node["NodeManagerAddress"]
     wrong = defaultdict[tuple[str, str], list[str]](list)
-    for answer in ray.wait([*asked], num_returns=len(asked), timeout=ANSWERS_S)[0] if asked else ():
-        with suppress(ray.exceptions.RayError):  # the node is lost or shuts down
-            for what in ray.get(answer).items():
-                wrong[what].append(asked[answer])
+    for name, found in _asked_of_nodes(differences, plugins):
+        for what in found.items():
+            wrong[what].append(name)
     if wrong:
         each = [
             f"'{reference}' {how} on {', '.join(nodes[:NAMED])}{', ...' if len(nodes) > NAMED else ''}"
@@ -277,6 +291,20 @@ def _refuse_other_plugins(plugins: Iterable[Plugin]) -> None:
             f"The cluster does not have the plugins of this machine: {'; '.join(each)}. Install the same package on "
             "every node; or put the plugin into a file or package that is not installed: it is sent with the runs."
         )
+
+
+def _asked_of_nodes(
+    look: Callable[..., Any], *given: Any, resource: str = "CPU", **options: Any
+) -> Iterator[tuple[str, Any]]:
+    """The addresses of living nodes with some of ``resource``, and what ``look`` returns there; not of silent ones."""
+    task, asked = ray.remote(num_cpus=0)(look), {}
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get(resource):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[task.options(**options, scheduling_strategy=there).remote(*given)] = node["NodeManagerAddress"]
+    for answer in ray.wait([*asked], num_returns=len(asked), timeout=ANSWERS_S)[0] if asked else ():
+        with suppress(ray.exceptions.RayError):  # the node is lost or shuts down
+            yield asked[answer], ray.get(answer)
 
 
 def node_kinds(address: str) -> list[Node] | None:

@@ -131,12 +131,14 @@ def adapted_start(local: bool) -> Iterator[None]:
     aborts the process 3 s after the signal; so the handler is installed again. If ``local``, Ray's processes and gloo
     listen only on 127.0.0.1 (Ray uses the machine's outward address whatever it is given), and each has its own
     process group: a closing terminal, `timeout` and `kill %1` signal the driver's group, and only the driver may
-    receive that.
+    receive that. Where all processes get SIGTERM at once, as in a step of Slurm, only the driver heeds it: it needs
+    the others until the runs have written their checkpoints. They are ended by SIGKILL.
     """
     end_with_parent = ray_utils.set_kill_on_parent_death_linux  # each new process calls it first
 
     def own_group() -> None:
         os.setpgrp()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         end_with_parent()
 
     with ExitStack() as stack:
@@ -148,6 +150,9 @@ def adapted_start(local: bool) -> Iterator[None]:
                 os.environ["GLOO_SOCKET_IFNAME"] = "lo"
                 stack.callback(os.environ.pop, "GLOO_SOCKET_IFNAME", None)
         yield
+        if local and (node := ray._private.worker._global_node) is not None:
+            end = node.kill_all_processes
+            node.kill_all_processes = lambda **_: end(check_alive=False)
         handler = signal.getsignal(signal.SIGTERM)
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)

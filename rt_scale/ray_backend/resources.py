@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -124,6 +125,21 @@ def _refuse_accelerator(launch: LaunchSpec, nodes: Sequence[Node], where: str) -
         f"launch.accelerator is '{launch.accelerator}', but no node of {where} has an accelerator. "
         f"Available: {'; '.join(listed(nodes))}. Remove launch.accelerator, or run where there is one."
     )
+
+
+def refuse_mig(launch: LaunchSpec, gpus: Iterable[str], where: str) -> None:
+    """Refuse a run of several workers where one of the ``gpus``, by their CUDA names, is a MIG device (InputError)."""
+    mig = [short_name(name) for name in gpus if name.startswith("MIG-")]
+    if mig and launch.workers > 1 and launch.gpus:
+        raise InputError(
+            f"A run asks for {launch.workers} workers with GPUs, but {where} has MIG devices ({', '.join(mig)}), "
+            "between which NCCL does not send. Set launch.workers to 1, or run on whole GPUs."
+        )
+
+
+def short_name(gpu: int | str) -> str:
+    """A GPU's number or CUDA name, with the first 8 digits of a UUID, e.g. ``"MIG-41b35014"``."""
+    return re.sub(r"([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}", r"\1", str(gpu))
 
 
 def listed(nodes: Sequence[Node], *, memory: bool = False) -> list[str]:

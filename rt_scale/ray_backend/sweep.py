@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from rt_scale.plugins import load
 from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.scheduler.job import Job, Where, jobs_of
-from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
+from rt_scale.scheduler.preflight import (
+    changed,
+    check_exploration,
+    check_here,
+    failed_before,
+    refuse_hidden_gpus,
+    runs_on_other_data,
+)
 from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.errors import DeadlineReached, counted
 from rt_scale.spec.grid import Point
@@ -91,6 +98,7 @@ def run_sweeps(
 
 def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopping: Callable[[], bool]) -> list[str]:
     """Refuse sweeps that cannot run (InputError); returns notes for the user."""
+    refuse_hidden_gpus([job.launch for job in todo], where.device)
     for sweep in sweeps:
         check_exploration(sweep.spec, where, stop_check(stopping))
     if where.alone:
@@ -144,6 +152,8 @@ def _run(
             cluster.refuse_impossible(launch)
         if not cluster.local:
             view.said(cluster.describe())
+        if where.device == "auto" and (note := cluster.unused_gpus(launches)):
+            view.said(note)
         name = "the local Ray" if cluster.local else f"the Ray cluster at {cluster.address}"
         stack.enter_context(watch_head(Head(cluster.address).trouble, lambda *how: lost(in_words(name, *how))))
         meter = Meter([sweep.folder for sweep in sweeps], where.store.place, where.planned)

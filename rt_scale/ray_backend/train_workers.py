@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 
+import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -19,7 +20,7 @@ from rt_scale.plugins import Plugin
 from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.control import ControlActor, ControlClient
 from rt_scale.ray_backend.losses import living_nodes, lost_node
-from rt_scale.ray_backend.resources import bundle
+from rt_scale.ray_backend.resources import bundle, refuse_mig
 from rt_scale.ray_backend.trial import TrialConfig
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreUnavailable, WorkersDied
@@ -137,10 +138,11 @@ def _record(error: RtScaleError, run_dir: RunDir) -> None:
 
 def _fit(config: TrialConfig, scratch: str) -> str:
     launch = config.launch
+    backend = "nccl" if launch.gpus and config.device != "cpu" else "gloo"
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"run": config.model_dump_json()},
-        torch_config=TorchConfig(backend="nccl" if launch.gpus else "gloo", timeout_s=PATIENCE_S),
+        torch_config=TorchConfig(backend=backend, timeout_s=PATIENCE_S),
         scaling_config=ray.train.ScalingConfig(
             num_workers=launch.workers,
             use_gpu=launch.gpus > 0,
@@ -165,6 +167,7 @@ def _worker(given: Mapping[str, str]) -> None:
     client = ControlClient(config.specs[0].name, f"{group.world} workers, {device}", shown=group.leads)
     options = replace(config.options(client), device=device, group=group)
     try:
+        refuse_mig(config.launch, map(str, ray.get_gpu_ids()), f"node {ray.util.get_node_ip_address()}")
         with client.reporting():
             run(config.specs[0], options)
     except Stopped:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, SerializeAsAny, model_validator
 
 from rt_scale.ray_backend.control import ControlClient, StopReason
 from rt_scale.ray_backend.device import keep, require_gpus, works
+from rt_scale.ray_backend.resources import short_name
 from rt_scale.scheduler.job import JobOutcome, JobState
 from rt_scale.spec.errors import DeviceLost, LeasedElsewhere, RtScaleError, StoreUnavailable, WorkersDied
 from rt_scale.spec.kinds import import_kinds
@@ -87,7 +88,7 @@ class TrialConfig(BaseModel, frozen=True):
         if self.launch.workers > 1:
             return " ".join([*node, f"{self.launch.workers} workers"])
         gpus = ray.get_gpu_ids()
-        device = f"cuda:{','.join(map(str, gpus))}" if gpus and self.device != "cpu" else self.device
+        device = f"cuda:{','.join(map(short_name, gpus))}" if gpus and self.device != "cpu" else self.device
         return " ".join([*node, "cpu" if device == "auto" and not gpus else device])
 
     def options(self, client: ControlClient) -> Options:

@@ -283,8 +283,8 @@ class _Driver(tune.Callback):  # type: ignore[misc]
             self.lost[job.name] = process
             note_lost([process])
         self.queue.ended(job.name, outcome)
-        if self._meter is not None and outcome.state in FINAL:
-            self._meter.ended(job)
+        if self._meter is not None:
+            self._meter.ended(job, final=outcome.state in FINAL)
         if outcome.state is JobState.PREEMPTED:
             self._preempted(job, outcome.why)
         self.exploration.ended(job, outcome)

@@ -53,6 +53,7 @@ class Meter:
         self._open: dict[str, NodeUse] = {}
         self._closed: list[NodeUse] = []
         self._progress = latest_progress(read_usage(folders))
+        self._interrupted = set(self._progress)
         self._lost: dict[Unit, float] = {}
         self._interruptions = 0
 
@@ -99,7 +100,8 @@ class Meter:
         if report.began is None:
             return
         now, before = time.time(), self._progress.get(job.name)
-        if before is None or report.began != before.began or report.step < before.step:
+        if before is None or job.name in self._interrupted or report.step < before.step:
+            self._interrupted.discard(job.name)
             if before is not None and before.step > report.began:
                 again = (before.step - max(report.began, before.began)) * before.step_seconds
                 for unit, amount in before.holds.items():
@@ -108,9 +110,12 @@ class Meter:
             before = RunProgress(began=report.began, since=now, step=report.began, seen=now, holds=_holds(job.launch))
         self._progress[job.name] = before.model_copy(update={"step": report.step, "seen": now})
 
-    def ended(self, job: Job) -> None:
-        """Forget a run that is over."""
-        self._progress.pop(job.name, None)
+    def ended(self, job: Job, *, final: bool) -> None:
+        """An attempt at a run ended; if it was the last, the run is forgotten."""
+        if final:
+            self._progress.pop(job.name, None)
+        else:
+            self._interrupted.add(job.name)
 
     def usage(self) -> Usage:
         """What was seen up to now."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 
 from rt_scale.data.prepared import KnownData, known_data
@@ -16,9 +18,22 @@ from rt_scale.spec.grid import corner_points
 from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.stopping import StopCheck, no_check
-from rt_scale.spec.sweep import SweepSpec
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns, changed_plugins
+
+CHECK = """
+import sys
+from rt_scale.experiments.options import find_device
+from rt_scale.spec.errors import InputError
+from rt_scale.training.precision import check_precision
+try:
+    device = find_device(sys.argv[1])
+    for precision in sys.argv[2:]:
+        check_precision(precision, device)
+except InputError as error:
+    sys.exit(str(error))
+"""
 
 
 def changed(sweep: SweepRuns, replace: bool) -> str:
@@ -72,16 +87,45 @@ def check_here(todo: Sequence[Job], where: Where, check_stop: StopCheck = no_che
     check_all([job.spec for job in todo], where.data_dir, check_stop, workers)
     precisions = {each for job in todo for run in unfinished(job.spec, where.store) for each in run.precisions}
     if todo and (where.device != "auto" or "tf32" in precisions):
-        from rt_scale.experiments.options import find_device
-        from rt_scale.training.precision import check_precision
-
-        found = find_device(where.device)
-        for precision in precisions:
-            check_precision(precision, found)
+        hidden = where.device == "auto" and not any(job.launch.gpus for job in todo)
+        _check_device("cpu" if hidden else where.device, precisions)
     if any(job.launch.loader == "ffcv" for job in todo):
         from rt_scale.data.loaders.ffcv import require_ffcv  # imports torch
 
         require_ffcv()
+
+
+def _check_device(name: str, precisions: Iterable[str]) -> None:
+    import torch
+
+    from rt_scale.experiments.options import find_device
+    from rt_scale.training.precision import check_precision
+
+    if name != "cpu" and torch.cuda.is_available():
+        # In another process, as CUDA keeps some of a GPU's memory for as long as a process that used it lives.
+        ended = subprocess.run([sys.executable, "-c", CHECK, name, *precisions], capture_output=True, text=True)
+        if ended.returncode:
+            raise InputError((ended.stderr.strip().splitlines() or [f"The device '{name}' cannot be used here."])[-1])
+        return
+    found = find_device(name)
+    for precision in precisions:
+        check_precision(precision, found)
+
+
+def refuse_hidden_gpus(launches: Iterable[LaunchSpec], device: str) -> None:
+    """Refuse a CUDA ``device`` that runs are not given by their launch sections (InputError)."""
+    kind, _, number = device.partition(":")
+    for launch in launches if kind == "cuda" else ():
+        if not launch.gpus:
+            raise InputError(
+                f"--device {device} was given, but launch.gpus is 0, and runs see no GPU that they do not ask for. "
+                "Give --gpus 1, or a share of one such as --gpus 0.5; or leave --device out."
+            )
+        if number.isdigit() and int(number) >= launch.gpus and number != "0":
+            raise InputError(
+                f"--device {device} was given, but a worker sees {launch.gpus:g} of the GPUs, counted from 0. Ray "
+                "chooses which: leave --device out. To keep some GPUs free, name the others in CUDA_VISIBLE_DEVICES."
+            )
 
 
 def check_exploration(sweep: SweepSpec, where: Where, check_stop: StopCheck = no_check) -> None:

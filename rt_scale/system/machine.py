@@ -1,4 +1,4 @@
-"""The cores and the memory that this process may use, within the limits of its control groups and of its Slurm job.
+"""The cores, memory and MIG devices that this process may use, within its control groups' and its Slurm job's limits.
 
 Kernel documentation: admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/{cpuacct,memory}.rst.
 """
@@ -31,6 +31,12 @@ def _slurm_cores() -> Iterator[int]:
     for variable in ("SLURM_CPUS_ON_NODE", *(["SLURM_CPUS_PER_TASK"] if "SLURM_STEP_ID" in os.environ else [])):
         with contextlib.suppress(KeyError, ValueError):
             yield max(1, int(os.environ[variable]))
+
+
+def mig_devices() -> list[str]:
+    """Names of the MIG devices (parts of an NVIDIA GPU) in this process's CUDA_VISIBLE_DEVICES."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return [name.strip() for name in names if name.strip().startswith("MIG-")]
 
 
 def free_host_memory() -> int:

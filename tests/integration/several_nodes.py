@@ -1,12 +1,13 @@
 """A Ray of several nodes on this machine, in a process of its own that obeys lines on its standard input.
 
-``add CPUS``: a node more, whose id is the answer. ``remove NODE``: all processes of a node are killed. ``drain NODE``:
-it is told that it is preempted. ``clear``: all nodes but the head are killed, and the head knows it. ``behead``: so is
-the head.
+``add WHAT``: a node more, whose id is the answer; WHAT is its CPUs, or Ray's options for it as JSON. ``remove NODE``:
+all processes of a node are killed. ``drain NODE``: it is told that it is preempted. ``clear``: all nodes but the head
+are killed, and the head knows it. ``behead``: so is the head.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def obey() -> None:
         word, _, what = line.strip().partition(" ")
         answer = "done"
         if word == "add":
-            node = cluster.add_node(num_cpus=int(what))
+            node = cluster.add_node(**(json.loads(what) if what.startswith("{") else {"num_cpus": int(what)}))
             answer = node.node_id
             nodes[answer] = node
         elif word == "remove":

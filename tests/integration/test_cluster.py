@@ -126,10 +126,10 @@ with connect(log_dir=logs):
 
 
 GIVEN = """
-import os
+import os, sys
 from ray._private.accelerators import NvidiaGPUAcceleratorManager as Nvidia
 from rt_scale.ray_backend.cluster import connect, ray
-Nvidia.get_current_node_num_accelerators = staticmethod(lambda: 4)  # what a driver of NVIDIA's would count
+Nvidia.get_current_node_num_accelerators = staticmethod(lambda: int(sys.argv[1]))  # as NVIDIA's driver
 with connect() as cluster:
     print(cluster.describe())
     @ray.remote(num_gpus=1, num_cpus=0)
@@ -141,10 +141,12 @@ with connect() as cluster:
 """
 
 
-def test_a_ray_of_our_own_takes_the_cores_and_gpus_that_slurm_gave(env: dict[str, str]) -> None:
-    given = {**env, "SLURM_CPUS_ON_NODE": "1", "CUDA_VISIBLE_DEVICES": "1,3"}
-    ended = subprocess.run([sys.executable, "-c", GIVEN], env=given, capture_output=True, text=True, timeout=480)
-    assert ended.stdout == "a local Ray: 1 node, 1 CPU, 2 GPUs\n['1', '3']\n", ended.stderr
+@pytest.mark.parametrize(("gpus", "whole"), [("1,3", 4), ("MIG-41b35014,MIG-5c1fb2a7", 1)])
+def test_a_ray_of_our_own_takes_the_cores_and_gpus_that_slurm_gave(env: dict[str, str], gpus: str, whole: int) -> None:
+    given = {**env, "SLURM_CPUS_ON_NODE": "1", "CUDA_VISIBLE_DEVICES": gpus}
+    words = [sys.executable, "-c", GIVEN, str(whole)]
+    ended = subprocess.run(words, env=given, capture_output=True, text=True, timeout=480)
+    assert ended.stdout == f"a local Ray: 1 node, 1 CPU, 2 GPUs\n{gpus.split(',')}\n", ended.stderr
 
 
 SLOW = """

@@ -118,6 +118,9 @@ class Cloud:
         found = [each for each in found if each["tags"].get("ray-node-type") == "worker" and each["id"] in self.hosts]
         return [each for each in found if kind in (None, each["kind"]) and self.hosts[each["id"]].alive]
 
+    def spot_hosts(self) -> list[Host]:
+        return [self.hosts[machine["id"]] for machine in self.workers("spot")]
+
     def launches(self) -> list[dict[str, Any]]:
         file = self.world.shared / "launches.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -156,6 +159,14 @@ class Cloud:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def head_log(self) -> str:
+        """What the autoscaler said last, if there is a head."""
+        heads = [host for host in self.hosts.values() if host.alive][:1]
+        return "".join(
+            head.run(["bash", "-c", "tail -n 60 /tmp/ray/session_latest/logs/monitor.{log,out,err}"]).stdout
+            for head in heads
+        )
+
     def terminate(self, machine: str) -> None:
         self.python(f"import boto3; boto3.client('ec2').terminate_instances(InstanceIds=['{machine}'])")
 
@@ -186,6 +197,9 @@ def cloud(data_dir: Path) -> Iterator[Cloud]:
             try:
                 live(made)
                 yield made
+            except BaseException:
+                print(made.head_log())
+                raise
             finally:
                 if file := os.environ.get("RT_SCALE_RECORD"):
                     made.record(Path(file))
@@ -243,6 +257,7 @@ def gain_two_machines(cloud: Cloud) -> None:
     cloud.market(spot=2, on_demand=1)
     cloud.tell("there is one more spot machine")
     cloud.wait("the second machine", lambda: len(cloud.workers("spot")) == 2)
+    cloud.wait("their agents", lambda: all("are watched" in agent_log(host) for host in cloud.spot_hosts()))
     cloud.tell("two spot machines run")
 
 
@@ -253,12 +268,12 @@ def begun(cloud: Cloud) -> set[str]:
 
 
 def agent_log(host: Host) -> str:
-    return host.run(["cat", HOME / "watch.log"]).stdout if host.alive else "the machine has ended"
+    return host.run(["cat", HOME / "watch.log"]).stdout if host.alive else ""
 
 
 def lose_two_machines(cloud: Cloud) -> None:
     """One is interrupted with a notice, the other one's plug is pulled, and there are no more spot machines."""
-    cloud.wait("two runs with checkpoints", lambda: len(begun(cloud)) >= 2)
+    cloud.wait("runs with checkpoints on both", lambda: len(begun(cloud)) >= 3)
     cloud.market(spot=0, on_demand=3)
     noticed, pulled = (machine["id"] for machine in cloud.workers("spot"))
     end = datetime.now(UTC) + timedelta(seconds=120)
@@ -268,11 +283,16 @@ def lose_two_machines(cloud: Cloud) -> None:
     cloud.tell(f"there are no spot machines any more: {noticed} gets its notice, {pulled} is gone at once", look=True)
     cloud.terminate(pulled)
     host = cloud.hosts[noticed]
-    cloud.wait("the agent", lambda: re.search("is drained|has ended", agent_log(host)))
-    cloud.tell(f"its agent: {agent_log(host).splitlines()[-1]}")
-    # Ray's autoscaler may be quicker than AWS.
-    cloud.wait("the end of the node", lambda: not host.alive or host.run(["pgrep", "raylet"]).returncode)
-    cloud.tell(f"{noticed} has no Ray any more")
+    said = [agent_log(host)]
+
+    def ended() -> bool:
+        """Ray's autoscaler ends a drained machine, mostly before AWS does."""
+        said.append(agent_log(host) or said[-1])
+        return not host.alive or host.run(["pgrep", "raylet"]).returncode != 0
+
+    cloud.wait("the end of the node", ended)
+    cloud.tell(f"{noticed} has no Ray any more; its agent: {said[-1].splitlines()[-1]}")
+    assert "Ray is told" in said[-1]
     cloud.terminate(noticed)
     cloud.wait("an on-demand machine", lambda: cloud.workers("on_demand"))
     cloud.tell("an on-demand machine runs", look=True)

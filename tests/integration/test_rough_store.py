@@ -59,13 +59,13 @@ def test_two_drivers_share_a_sweep_over_a_server_that_throttles_and_lists_late(
         c = place.on("c")
         again = cli(*command)
         assert (again.code, "3 of 3 runs finished" in again.out) == (0, True), again
-        assert between.counts["throttled"] > 20
-        assert between.counts["late"] > 20
+        assert between.counts["throttled"] > 10
+        assert between.counts["late"] > 10
         between.lag = 0.0
         rows = json.loads(cli("status", file, "--store", place.address, "--json").out)["runs"]
-    assert [(row["state"], row["attempts"]) for row in rows] == [("done", 1)] * 3
-    for point in points:
-        assert whole(c, point.spec) == outcome(alone(tmp_path / "alone", data_dir, point.spec))
+        assert [(row["state"], row["attempts"]) for row in rows] == [("done", 1)] * 3
+        for point in points:
+            assert whole(c, point.spec) == outcome(alone(tmp_path / "alone", data_dir, point.spec))
 
 
 def test_a_server_that_takes_a_second_for_everything(place: Place, cli: Any, tmp_path: Path, data_dir: Path) -> None:

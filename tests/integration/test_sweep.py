@@ -168,7 +168,10 @@ class Kills:
         return [pid for pid in self.living(driver) if name_of(pid).startswith("ray::Implicit")]
 
     def stop(self, number: signal.Signals) -> None:
-        """The driver is asked to stop: its terminal is closed, or Ctrl-C ends the reader of its output first."""
+        """The driver is asked to stop: its terminal is closed, or Ctrl-C ends the reader of its output first.
+
+        SIGTERM goes to every process, as Slurm sends it to a step.
+        """
         process = self.begin()
         with paused(self.place) as held:
             assert "running" in self.states()
@@ -176,7 +179,8 @@ class Kills:
             if number == signal.SIGINT:
                 process.stdout.close()
                 process.stdout = None
-            os.killpg(process.pid, number)
+            for pid in self.living(process.pid) if number == signal.SIGTERM else [-process.pid]:
+                os.kill(pid, number)
             if number == signal.SIGHUP:  # of which the shell and the terminal send one each
                 os.killpg(process.pid, number)
                 told(process, "stopping: a checkpoint is written first")
@@ -223,6 +227,7 @@ def test_a_sweep_survives_whatever_is_killed(
     kills = Kills(place, start, wait_for, cli, living)
     kills.stop(signal.SIGHUP)
     kills.stop(signal.SIGINT)
+    kills.stop(signal.SIGTERM)
     kills.kill_driver()
     kills.kill_trial()
     assert [place.outcome(point) for point in place.points] == [undisturbed.outcome(point) for point in place.points]

@@ -115,6 +115,8 @@ def test_gpus_are_named_with_their_memory(tmp_path: Path, monkeypatch: pytest.Mo
     }
     for name, value in cuda.items():
         monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b,MIG-c")
     findings = found(tmp_path)
+    assert findings["mig"].detail.startswith("3 MIG devices for runs")
     assert findings["gpu 1"] == Finding("gpu 1", "ok", "GPU-1, 2.0 of 8.0 GiB free")
     assert findings["gpu 0"].detail.startswith("GPU-0, 1.0 of")

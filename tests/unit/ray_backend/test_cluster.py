@@ -39,10 +39,36 @@ def growing(
 
 def test_only_living_nodes_count(two: Cluster) -> None:
     assert two.describe() == "a local Ray: 2 nodes, 4 CPUs"
+    assert not two.unused_gpus([LaunchSpec()])
     assert two.at_once(LaunchSpec(workers=2, cpus=1)) == 2
     with pytest.raises(InputError, match="no node of this machine can ever give"):
         two.refuse_impossible(LaunchSpec(cpus=4))
     two.refuse_impossible(LaunchSpec(workers=2, cpus=2))
+
+
+def test_workers_on_mig_devices_are_refused_and_unused_gpus_told(two: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("10.0.0.1", CPU=2, GPU=2)]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    two.refuse_impossible(LaunchSpec(gpus=1))
+    with pytest.raises(InputError, match="this machine has MIG devices"):
+        two.refuse_impossible(LaunchSpec(gpus=1, workers=2))
+    assert two.unused_gpus([LaunchSpec()]).startswith("launch.gpus is 0")
+    assert not two.unused_gpus([LaunchSpec(), LaunchSpec(gpus=0.5)])
+    there = growing(monkeypatch, None, *nodes)
+    asked: list[dict[str, Any]] = []
+
+    def ask(look: Any, **options: Any) -> Any:
+        asked.append(options)
+        yield "10.0.0.1", look()
+
+    monkeypatch.setattr(cluster, "_asked_of_nodes", ask)
+    with pytest.raises(InputError, match=r"node 10\.0\.0\.1 has MIG devices"):
+        there.refuse_impossible(LaunchSpec(gpus=1, workers=2))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    there.refuse_impossible(LaunchSpec(gpus=1, workers=2))
+    there.refuse_impossible(LaunchSpec(gpus=1))
+    assert [options["resource"] for options in asked] == ["GPU", "GPU"]
 
 
 def test_what_a_trial_holds(two: Cluster) -> None:

@@ -13,7 +13,9 @@ from rt_scale.ray_backend.resources import (
     described,
     fits_at_once,
     listed,
+    refuse_mig,
     refuse_unplaceable,
+    short_name,
     slots,
 )
 from rt_scale.spec.errors import InputError
@@ -132,3 +134,19 @@ def test_in_words() -> None:
     assert described([Node("a", {"CPU": 1})]) == "1 node, 1 CPU"
     many = [Node(f"n{index}", {"CPU": 2}) for index in range(6)]
     assert listed(many) == ["6 nodes of 2 CPUs: n0, n1, n2, n3, ..."]
+
+
+MIG = ["MIG-41b35014-f64a-5f6b-9b62-c0ffee012345", "MIG-GPU-5c1fb2a7-0d8e-11ee-be56-0242ac120002/1/0"]
+
+
+def test_gpus_have_short_names() -> None:
+    assert [short_name(gpu) for gpu in (3, "3", *MIG)] == ["3", "3", "MIG-41b35014", "MIG-GPU-5c1fb2a7/1/0"]
+
+
+def test_several_workers_do_not_run_on_mig_devices() -> None:
+    both = LaunchSpec(gpus=1, workers=2)
+    with pytest.raises(InputError, match=r"2 workers with GPUs, but node a has MIG devices \(MIG-41b35014\)"):
+        refuse_mig(both, ["0", MIG[0]], "node a")
+    refuse_mig(both, ["0", "GPU-5c1fb2a7-0d8e-11ee-be56-0242ac120002"], "node a")
+    refuse_mig(LaunchSpec(gpus=1), MIG, "node a")
+    refuse_mig(LaunchSpec(workers=2), MIG, "node a")

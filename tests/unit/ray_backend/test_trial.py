@@ -220,13 +220,14 @@ def test_a_run_that_its_rule_ends_comes_out_so(config: TrialConfig, monkeypatch:
         ({}, True, "auto", [], "cpu"),
         ({"gpus": 1}, True, "auto", [3], "cuda:3"),
         ({"gpus": 1}, True, "cpu", [3], "cpu"),
+        ({"gpus": 1}, True, "auto", ["MIG-41b35014-f64a-5f6b-9b62-c0ffee012345"], "cuda:MIG-41b35014"),
         ({}, False, "cpu", [], "10.0.0.3 cpu"),
         ({"workers": 4}, False, "auto", [], "10.0.0.3 4 workers"),
     ],
 )
 def test_where_a_run_is_executed(
     config: TrialConfig, monkeypatch: pytest.MonkeyPatch, launch: dict[str, Any], local: bool, device: str,
-    gpus: list[int], text: str,
+    gpus: list[Any], text: str,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("ray.get_gpu_ids", lambda: gpus)
     given = changed(config, **launch).model_copy(update={"local": local, "device": device})

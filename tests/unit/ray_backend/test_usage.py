@@ -120,7 +120,7 @@ def test_steps_that_are_computed_twice_are_lost(world: World, tmp_path: Path) ->
     world.now += 60
     after.reported(JOB, RunReport(step=20, began=20))
     assert (after.usage().lost, after.usage().interruptions) == ({"gpu": 5.0, "cpu": 30.0}, 1)
-    after.ended(JOB)
+    after.ended(JOB, final=True)
     after.reported(JOB, RunReport(step=0, began=0))
     assert after.usage().interruptions == 1
 
@@ -128,6 +128,19 @@ def test_steps_that_are_computed_twice_are_lost(world: World, tmp_path: Path) ->
 def test_a_run_that_goes_on_where_it_was_stopped_loses_nothing(world: World, tmp_path: Path) -> None:
     meter = Meter([Store(tmp_path).sweep("s")], "a folder")
     for began, step in ((0, 0), (0, 50), (50, 50), (50, 60)):
+        if began == step == 50:
+            meter.ended(JOB, final=False)
         world.now += 10
         meter.reported(JOB, RunReport(step=step, began=began))
     assert (meter.usage().lost, meter.usage().interruptions) == ({}, 0)
+
+
+def test_a_run_that_was_soon_further_than_before_was_interrupted_all_the_same(world: World, tmp_path: Path) -> None:
+    meter = Meter([Store(tmp_path).sweep("s")], "a folder")
+    meter.reported(JOB, RunReport(step=0, began=0))
+    world.now += 10
+    meter.reported(JOB, RunReport(step=5, began=0))
+    meter.ended(JOB, final=False)
+    world.now += 10
+    meter.reported(JOB, RunReport(step=70, began=0))
+    assert (meter.usage().lost, meter.usage().interruptions) == ({"gpu": 5.0, "cpu": 30.0}, 1)

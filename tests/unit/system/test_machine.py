@@ -149,3 +149,10 @@ def test_here_they_are_what_this_process_has() -> None:
     cores, free = map(int, ran.stdout.split())
     assert 1 <= cores <= (os.cpu_count() or 1)
     assert 0 < free < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_mig_devices_are_named_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert machine.mig_devices() == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,MIG-a, MIG-GPU-b/1/0,GPU-c")
+    assert machine.mig_devices() == ["MIG-a", "MIG-GPU-b/1/0"]
