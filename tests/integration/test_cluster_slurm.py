@@ -105,6 +105,10 @@ def preempted(site: Slurm, place: Submitted, job: str, node: str) -> None:
 
     until(requeued)
     assert saved
+    # It ended in order, within the grace time: Slurm did not have to end it.
+    log = (site.shared / f"rt-small-{job}.log").read_text()
+    assert "interrupted; the same command resumes" in log
+    assert "DUE TO PREEMPTION" not in log
 
 
 def test_an_array_shares_a_sweep_and_goes_on_after_preemption(site: Slurm, undisturbed: Place, cli: Any) -> None:
