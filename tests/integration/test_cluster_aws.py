@@ -31,6 +31,8 @@ from tests.integration.dying import outcome
 from tests.integration.machines import CLIENT, HOME, PROJECT, Host, World
 from tests.integration.sweeping import SWEEP
 
+pytestmark = pytest.mark.long
+
 PROGRAMS = Path(sys.executable).parent
 SERVER = f"http://{CLIENT}:5000"
 FEW = {
