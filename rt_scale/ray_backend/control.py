@@ -111,7 +111,8 @@ class ControlActor:
     """The driver's side; a context manager that starts the actor on the connected Ray."""
 
     def __enter__(self) -> ControlActor:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        # Not soft: then Ray 2.60 takes any node for an actor without resources, and its loss would silence all runs.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(_Control).options(name=NAME, num_cpus=0, scheduling_strategy=here, max_concurrency=1)
         self._actor = actor.remote()
         self._pending: ray.ObjectRef | None = None
