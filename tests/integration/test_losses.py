@@ -27,6 +27,8 @@ from tests.integration.machines import CLIENT, PROJECT, Host, Process, World
 from tests.integration.several_nodes import NOTICED
 from tests.integration.sweeping import SWEEP
 
+pytestmark = pytest.mark.long
+
 PROGRAMS = Path(sys.executable).parent
 THREE = {
     **SWEEP,
