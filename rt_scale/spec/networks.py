@@ -201,7 +201,7 @@ BottleneckParts = Annotated[
 
 
 class EncoderSpec(Plugged):
-    """The network whose embedding is probed; norm, width and attention are of rt-scale's own encoders."""
+    """The network whose embedding is probed; norm, width, attention and init are of rt-scale's own encoders."""
 
     name: str
     """Name of an encoder (`rt-scale models`), e.g. resnet18, vgg11, convnet_32_2, or of a plugin: my_package.nets:Tiny,

@@ -29,7 +29,7 @@ AWS = [
     ("  ssh_from: 203.0.113.7/32", "  ssh_from: 203.0.113.7/99", "203.0.113.7/99"),
     ("idle_timeout_minutes: 5\n", "", "never given back"),
     ("idle_timeout_minutes: 5", "idle_timeout_minutes: 600", "paid for so long"),
-    ("IamInstanceProfile: {Name: rt-scale}", "EbsOptimized: true",
+    ("IamInstanceProfile: {Name: rt-scale}\n      InstanceMarketOptions", "InstanceMarketOptions",
      "no credentials for s3://bucket/runs", "node_config:"),
     ("      KeyName: rt\n", "", "no KeyName"),
     ("ray[default]==2.60.0", "ray[default]==2.55.1", "Ray 2.55.1 was given"),
@@ -50,7 +50,8 @@ GCP = [
      "      scheduling:\n        - preemptible: true", "allowed: a mapping"),
     ("acceleratorCount: 1", "acceleratorCount: one", "allowed: a whole number"),
     ("availability_zone: us-central1-a", "availability_zone: us-east1-a", "is no zone of region 'us-central1'"),
-    ("serviceAccounts: [{email: a@b.c,", "tags: [{email: a@b.c,", "no serviceAccounts", "node_config:"),
+    ("machineType: g2-standard-4\n      serviceAccounts: [{email: a@b.c,",
+     "machineType: g2-standard-4\n      tags: [{email: a@b.c,", "no serviceAccounts", "node_config:"),
     ("provisioningModel: SPOT", "preemptible: maybe", "allowed: true or false"),
 ]  # fmt: skip
 KUBERAY = [

@@ -99,7 +99,7 @@ def test_a_spec_names_plugins_by_reference_and_source(read: Read) -> None:
 @pytest.mark.parametrize(
     ("encoder", "words"),
     [
-        ({"name": "mine_run:Tiny", "norm": "batch"}, "norm, width and attention"),
+        ({"name": "mine_run:Tiny", "norm": "batch"}, "norm, width, attention and init"),
         ({"name": "vgg11", "args": {"a": 1}}, "args and source belong to plugins"),
         ({"name": "mine_run:Tny"}, "Did you mean 'Tiny'"),
         ({"name": "mine_gone:Tiny"}, "no module 'mine_gone'"),
