@@ -196,7 +196,7 @@ class World:
             set -e
             mount -t tmpfs tmpfs {self.disks}
             ip link set lo up
-            ip link add br0 type bridge
+            ip link add br0 address 02:00:00:00:00:01 type bridge  # else it changes with the hosts, who would not know
             ip addr add {CLIENT}/16 dev br0
             ip link set br0 up
             echo ready

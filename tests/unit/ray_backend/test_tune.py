@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray import cloudpickle
+from ray.exceptions import RayActorError
+from ray.tune.experiment.trial import Trial
 from ray.tune.search import Searcher
 
 from rt_scale.ray_backend import tune
@@ -268,6 +271,13 @@ def test_a_preemption_is_recorded_for_status(tmp_path: Path) -> None:
     tune._record_preemption(Where(store, tmp_path), Job("needed first", spec(2), LaunchSpec()), "lost")
     tune._record_preemption(Where(Store(Path("/dev/null")), tmp_path), job, "lost")  # a store that is away
     assert store.sweep("s").preemptions() == {spec(1).name: Preemptions(2, "its node 10.0.0.3 was lost")}
+
+
+def test_tune_restarts_no_trial_by_itself() -> None:
+    """As it does with those whose node was preempted, unless it is told not to."""
+    trial: Any = SimpleNamespace(run_metadata=SimpleNamespace(num_failures=0), max_failures=0)
+    Trial._handle_ray_actor_error(trial, RayActorError(preempted=True))
+    assert not Trial.should_recover(trial)
 
 
 def test_asked_to_stop_it_tells_the_control_actor_once_and_ends_when_nothing_runs(
