@@ -29,7 +29,7 @@ SERVER = f"http://{STORE_IP}:5000"
 STORE = "s3://chaos/runs"
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 """Of Debian's package libfaketime."""
-PACE_S = 1.0
+LOOK_S = 1.0
 """Seconds between two looks at what has ended."""
 AWAY_S = 20.0
 """Seconds for which the store is away, or a disk is full."""
@@ -262,7 +262,7 @@ class Chaos:
             if drawn and time.monotonic() >= due and self._works():
                 self._happen(drawn.pop(0))
                 due = time.monotonic() + self.rng.uniform(*between)
-            time.sleep(PACE_S)
+            time.sleep(LOOK_S)
         self._undo(everything=True)
 
     def _works(self) -> bool:

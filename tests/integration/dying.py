@@ -31,7 +31,7 @@ main()
 """
 DIES = [sys.executable, "-c", _DIES]
 """A program; its first argument is the moment, ``module:class:function:count:before`` or ``:after``."""
-DIES_SENDING = [sys.executable, "-c", f"from rt_scale.store.objects import mirror\nmirror.PACE = 0.2\n{_DIES}"]
+DIES_SENDING = [sys.executable, "-c", f"from rt_scale.store.objects import mirror\nmirror.UPLOAD_S = 0.2\n{_DIES}"]
 """The same, which uploads to an object store more often, so that short runs do, too."""
 
 Outcome = tuple[dict[str, bytes], pa.Table, dict[str, Any]]

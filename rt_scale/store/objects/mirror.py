@@ -1,6 +1,6 @@
 """A run of an object store, and this machine's mirror of it.
 
-The owner works in the mirror's folder; every ``PACE`` seconds a thread uploads what changed, and the rest goes when the
+The owner works in the mirror's folder; every ``UPLOAD_S`` seconds a thread uploads what changed, and the rest goes when the
 run ends or is stopped: a checkpoint's files before its manifest, without which the checkpoint does not exist, and the
 result last. Other processes download the small files, and a checkpoint's files on demand.
 
@@ -37,7 +37,7 @@ from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, ENVIRONMENT, EVENTS, 
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 MARKS = ".mirror"
-PACE = 10.0
+UPLOAD_S = 10.0
 """Seconds between two uploads: at most so much work is lost with a machine, beside what is being uploaded."""
 _WAIT = 30.0
 """Seconds that an owner waits for readers."""
@@ -160,7 +160,7 @@ class ObjectRun(RunDir):
         self._bucket.put(self._mark, b"")
 
     def _keep_sending(self, lease: ObjectLease) -> None:
-        while not self._over.wait(PACE):
+        while not self._over.wait(UPLOAD_S):
             if self._changed.is_set():
                 try:
                     self._upload(lease, self._bucket.brief())

@@ -232,7 +232,7 @@ def test_what_was_written_is_sent_every_few_seconds(
         run.save_checkpoint(3, weights("x"))
         sent = [key.rpartition("/")[2] for key in objects.keys("runs") if "lease" not in key]
         assert sent == ["environment.json", "spec.json"]
-    monkeypatch.setattr(mirror, "PACE", 0.01)
+    monkeypatch.setattr(mirror, "UPLOAD_S", 0.01)
     with run.acquire():
         run.save_checkpoint(4, weights("y"))
         wait_for(lambda: "runs/distill-0/checkpoints/4/manifest.json" in objects.contents)
@@ -247,7 +247,7 @@ def test_what_was_written_is_sent_every_few_seconds(
 def test_a_write_waits_for_a_store_to_which_nothing_could_be_sent(
     objects: Objects, machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror, "PACE", 0.01)
+    monkeypatch.setattr(mirror, "UPLOAD_S", 0.01)
     run = machine("a").run(FakeSpec())
     with run.acquire():
         objects.before = away
