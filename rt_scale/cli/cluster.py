@@ -25,7 +25,7 @@ from rt_scale.cli.options import (
 )
 from rt_scale.cli.plan import RateOption, TflopsOption
 from rt_scale.spec.errors import InputError, RtScaleError, counted
-from rt_scale.system.console import duration_text, say
+from rt_scale.system.console import amount_text, duration_text, number_text, say
 
 if TYPE_CHECKING:
     from rt_scale.plan.nodes import NodesPlan
@@ -116,14 +116,12 @@ def _refresh(store: Store) -> None:
 
 def _in_words(planned: NodesPlan, machine: str) -> str:
     """How many nodes pay off, and what they take."""
-    from rt_scale.plan.costs import amount_text
-
     text = f"Up to {planned.nodes} x {machine}: {planned.why}."
     if planned.hours is None or planned.node_hours is None:
         return text
     paid = "cost unknown" if planned.cost is None else amount_text(planned.cost, planned.currency)
     time = duration_text(planned.hours * 3600)
-    return f"{text} By the plan {time}, {planned.node_hours:.2g} node-hours, {paid}, a head not counted."
+    return f"{text} By the plan {time}, {number_text(planned.node_hours)} node-hours, {paid}, a head not counted."
 
 
 def _words(options: dict[str, object]) -> Sequence[str]:

@@ -32,7 +32,7 @@ from rt_scale.cli.options import (
     warn,
 )
 from rt_scale.spec.errors import InputError
-from rt_scale.system.console import duration_text
+from rt_scale.system.console import amount_text, duration_text, number_text
 
 if TYPE_CHECKING:
     from rt_scale.plan.nodes import NodesOffer
@@ -128,7 +128,6 @@ def _nodes(
 def _show_nodes(offers: Sequence[NodesOffer], rate: float) -> None:
     if not offers:
         return
-    from rt_scale.plan.costs import amount_text
     from rt_scale.plan.nodes import BOOT, IDLE
 
     rows: list[tuple[str, ...]] = []
@@ -222,7 +221,7 @@ def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> N
     hours = [("GPU-hours", made.gpu_hours), ("core-hours", made.core_hours)]
     _say(
         "Computing: "
-        + ", ".join(f"{_number(amount)} {what}" for what, amount in hours if amount)
+        + ", ".join(f"{number_text(amount)} {what}" for what, amount in hours if amount)
         + " (the sum of runs)."
     )
     units = {"gpu": "GPU", "cpu": "CPU core"}
@@ -255,7 +254,6 @@ def _show_costs(made: Plan, *, priced: bool) -> None:
         unknown = "no prices were named (--price cluster/prices.yaml)"
         _say(f"Cost: {'no machine in the price sheet is for these runs' if priced else unknown}.")
         return
-    from rt_scale.plan.costs import amount_text
 
     rows: list[tuple[str, ...]] = [
         (
@@ -279,10 +277,6 @@ def _say(text: str) -> None:
 def _many(number: float, what: str) -> str:
     plural = "es" if what.endswith("s") else "s"
     return f"{number:,g} {what}" + ("" if number == 1 else plural)
-
-
-def _number(amount: float) -> str:
-    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.2g}"
 
 
 def _times(group: Group) -> tuple[str, str]:

@@ -137,11 +137,6 @@ def costs_of(
     return costs
 
 
-def amount_text(amount: float, currency: str) -> str:
-    """An amount of money as text; below 0.1 with two significant digits."""
-    return f"{amount:,.2f} {currency}" if amount >= 0.1 or amount == 0 else f"{amount:.2g} {currency}"
-
-
 class Least(NamedTuple):
     """The cheapest machines for a plan, and its cost there."""
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rt_scale.plan.costs import Price, PriceSheet, amount_text
+from rt_scale.plan.costs import Price, PriceSheet
 from rt_scale.plan.plan import Work
 from rt_scale.plan.simulation import simulate
 from rt_scale.ray_backend.resources import ACCELERATOR, GIB, MOST, Node, bundle, refuse_unplaceable
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.run import stream
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.system.console import amount_text
 
 BOOT = 120.0
 """Seconds from the request for a node until runs start on it (assumed)."""

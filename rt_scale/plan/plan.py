@@ -14,7 +14,7 @@ import numpy as np
 
 from rt_scale.data.prepared import KnownData, known_data
 from rt_scale.experiments.base import unfinished
-from rt_scale.plan.costs import Cost, PriceSheet, amount_text, check_budget, costs_of
+from rt_scale.plan.costs import Cost, PriceSheet, check_budget, costs_of
 from rt_scale.plan.simulation import NOTHING, Capacity, Schedule, Simulated, occupied, simulate
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.job import Job, Where, jobs_of
@@ -23,6 +23,7 @@ from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.store.usage import Planned
+from rt_scale.system.console import amount_text
 from rt_scale.system.machine import allowed_cores, mig_devices
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from rt_scale.spec.errors import counted
 from rt_scale.store.store import SweepDir
 from rt_scale.store.usage import NodeRate, NodeUse, Planned, Unit, Usage, read_usage, stays, total
-from rt_scale.system.console import duration_text
+from rt_scale.system.console import amount_text, duration_text, number_text
 
 UNITS: dict[Unit, str] = {"gpu": "GPU", "cpu": "core"}
 """What is counted, in words."""
@@ -70,10 +70,10 @@ class Bill:
     def summary(self) -> str:
         """The bill in a sentence."""
         word = UNITS[self.unit]
-        lost = f", {number(self.lost)} of them computed twice after {counted(self.interruptions, 'interruption')}"
-        text = f"Runs held {number(self.used)} {word}-hours{lost if self.interruptions else ''}"
+        lost = f", {number_text(self.lost)} of them computed twice after {counted(self.interruptions, 'interruption')}"
+        text = f"Runs held {number_text(self.used)} {word}-hours{lost if self.interruptions else ''}"
         nodes = sum(line.nodes for line in self.lines)
-        text += f"; {number(self.idle)} were idle, on {counted(nodes, 'node')} in {duration_text(self.seconds)}"
+        text += f"; {number_text(self.idle)} were idle, on {counted(nodes, 'node')} in {duration_text(self.seconds)}"
         return f"{text}{f'. Cost: {self.cost}' if self.cost else ''}."
 
     @property
@@ -81,8 +81,8 @@ class Bill:
         """What the nodes cost, in words; empty if unknown."""
         if self.on_demand is None:
             return ""
-        spot = "" if self.spot is None else f", {money(self.spot, self.currency)} at spot prices"
-        return f"{money(self.on_demand, self.currency)} on demand{spot}"
+        spot = "" if self.spot is None else f", {amount_text(self.spot, self.currency)} at spot prices"
+        return f"{amount_text(self.on_demand, self.currency)} on demand{spot}"
 
     @property
     def notes(self) -> list[str]:
@@ -93,7 +93,7 @@ class Bill:
         if self.planned is not None:
             hours = "unknown" if self.planned.hours is None else duration_text(3600 * self.planned.hours)
             device = self.planned.device_hours.get(self.unit, 0.0)
-            found.insert(0, f"The plan at the start: {hours}, {number(device)} {UNITS[self.unit]}-hours of runs.")
+            found.insert(0, f"The plan at the start: {hours}, {number_text(device)} {UNITS[self.unit]}-hours of runs.")
         if self.on_demand is None:
             found.append("No price is known of all nodes: name a price sheet with --price.")
         return found
@@ -104,20 +104,10 @@ class Bill:
         word = UNITS[self.unit]
         rows = [["nodes", "number", "hours", f"used {word}-hours", f"idle {word}-hours", "on demand", "spot", "price"]]
         for line in self.lines:
-            costs = ["" if cost is None else money(cost, self.currency) for cost in (line.on_demand, line.spot)]
-            amounts = [number(line.hours), number(line.used), number(line.idle)]
+            costs = ["" if cost is None else amount_text(cost, self.currency) for cost in (line.on_demand, line.spot)]
+            amounts = [number_text(line.hours), number_text(line.used), number_text(line.idle)]
             rows.append([line.kind, str(line.nodes), *amounts, *costs, line.known])
         return rows
-
-
-def number(amount: float) -> str:
-    """An amount of hours with three digits."""
-    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
-
-
-def money(amount: float, currency: str) -> str:
-    """An amount of money; below 0.1 with two significant digits."""
-    return f"{amount:,.2f} {currency}" if amount >= 0.1 or amount == 0 else f"{amount:.2g} {currency}"
 
 
 def bill_of(folders: Sequence[SweepDir], rates: Sequence[NodeRate] = ()) -> Bill | None:

@@ -56,6 +56,16 @@ def duration_text(seconds: float) -> str:
     return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
+def amount_text(amount: float, currency: str) -> str:
+    """An amount of money as text; below 0.1 with two significant digits."""
+    return f"{amount:,.2f} {currency}" if amount >= 0.1 or amount == 0 else f"{amount:.2g} {currency}"
+
+
+def number_text(amount: float) -> str:
+    """An amount of hours with two significant digits, and no less than whole ones."""
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.2g}"
+
+
 def say(text: str, *, error: bool = False) -> None:
     """Print a line of plain text on standard output or standard error."""
     print(visible(text), file=sys.stderr if error else sys.stdout)

@@ -1,8 +1,8 @@
 """A run of an object store, and this machine's mirror of it.
 
-The owner works in the mirror's folder; every ``UPLOAD_S`` seconds a thread uploads what changed, and the rest goes when the
-run ends or is stopped: a checkpoint's files before its manifest, without which the checkpoint does not exist, and the
-result last. Other processes download the small files, and a checkpoint's files on demand.
+The owner works in the mirror's folder. Every ``UPLOAD_S`` seconds a thread uploads what changed, and the rest goes when
+the run ends or is stopped: a checkpoint's files before its manifest, without which the checkpoint does not exist, and
+the result last. Other processes download the small files, and a checkpoint's files on demand.
 
 For each run, ``.mirror`` holds a lock, shared by readers and exclusive to the owner, so that no download replaces what
 the owner writes; ``.held``, which names the attempt that has worked in this folder and not uploaded everything; and

@@ -12,13 +12,14 @@ import pytest
 import yaml
 from ray.util.accelerators import accelerators
 
-from rt_scale.plan.costs import Price, amount_text, check_budget, load_prices, prices_for
+from rt_scale.plan.costs import Price, check_budget, load_prices, prices_for
 from rt_scale.plan.plan import Conditions, conditions_of, refuse_over_budget
 from rt_scale.ray_backend import cluster
 from rt_scale.scheduler.job import Where
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
+from rt_scale.system.console import amount_text
 from tests.unit.plan.planning import HOUR, every_run_takes, finish, go, sheet, sweeps
 from tests.unit.scheduler.exploring import METRIC
 
