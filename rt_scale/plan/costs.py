@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
-from rt_scale.ray_backend.resources import Kind
 from rt_scale.spec.document import build
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.part import MOST, Part
 from rt_scale.spec.yaml_files import read_document
-from rt_scale.store.usage import NodeRate
+from rt_scale.store.usage import NodeRate, Unit
 
 if TYPE_CHECKING:
     from rt_scale.plan.plan import Plan
@@ -116,7 +115,7 @@ class Cost:
 
 def costs_of(
     sheet: PriceSheet | None,
-    capacity: Mapping[Kind, float],
+    capacity: Mapping[Unit, float],
     undisturbed: Simulated,
     interrupted: Simulated | None,
     accelerators: Collection[str] = (),

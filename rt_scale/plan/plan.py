@@ -16,13 +16,12 @@ from rt_scale.data.prepared import KnownData, known_data
 from rt_scale.experiments.base import unfinished
 from rt_scale.plan.costs import Cost, PriceSheet, check_budget, costs_of
 from rt_scale.plan.simulation import NOTHING, Capacity, Schedule, Simulated, occupied, simulate
-from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.spec.run import all_runs, stream
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
-from rt_scale.store.usage import Planned
+from rt_scale.store.usage import Planned, Unit
 from rt_scale.system.console import amount_text
 from rt_scale.system.machine import allowed_cores, mig_devices
 
@@ -57,7 +56,7 @@ class Conditions:
     prices: PriceSheet | None = None
     teraflops: float | None = None
     concurrency: int | None = None
-    there: Mapping[Kind, float] | None = None
+    there: Mapping[Unit, float] | None = None
 
     def launched(self, sweeps: Sequence[SweepRuns]) -> Sequence[SweepRuns]:
         """The sweeps; if ``gpus`` is given, those without a GPU get one per run."""
@@ -69,12 +68,12 @@ class Conditions:
             on_gpus.append(replace(sweep, spec=sweep.spec.model_copy(update={"launch": launch})))
         return on_gpus
 
-    def capacity(self, kinds: Collection[Kind]) -> dict[Kind, float]:
+    def capacity(self, kinds: Collection[Unit]) -> dict[Unit, float]:
         """Number of GPUs and cores, limited to ``kinds``."""
-        asked: dict[Kind, float | None] = {"gpu": self.gpus, "cpu": self.cpus}
+        asked: dict[Unit, float | None] = {"gpu": self.gpus, "cpu": self.cpus}
         return {kind: asked[kind] or self._has(kind) for kind in asked if kind in kinds}
 
-    def _has(self, kind: Kind) -> float:
+    def _has(self, kind: Unit) -> float:
         if self.there is not None:
             return self.there[kind]
         if kind == "cpu":
@@ -140,7 +139,7 @@ class Plan:
     undecided: int
     gpu_hours: float
     core_hours: float
-    capacity: Mapping[Kind, float]
+    capacity: Mapping[Unit, float]
     undisturbed: Simulated | None
     start: float | None
     rate: float
@@ -269,7 +268,7 @@ class _Simulations(NamedTuple):
     estimates: Mapping[str, Estimate] = {}
     schedule: Schedule = NOTHING
     interrupted: Sequence[Simulated] = ()
-    capacity: Mapping[Kind, float] = {}
+    capacity: Mapping[Unit, float] = {}
     undecided: int = 0
 
 
@@ -295,7 +294,7 @@ def _simulated(todo: Mapping[str, Job], known: KnownData, store: Store, conditio
 
 def _costs(
     jobs: Iterable[Job],
-    capacity: Mapping[Kind, float],
+    capacity: Mapping[Unit, float],
     undisturbed: Simulated,
     interrupted: Simulated | None,
     conditions: Conditions,
@@ -346,7 +345,7 @@ def conditions_of(
 def planned(plan: Plan, prices: PriceSheet | None) -> Planned:
     """What is recorded of a plan with what its sweeps then use."""
     found = plan.interrupted or plan.undisturbed
-    hours: dict[Kind, float] = {"gpu": plan.gpu_hours, "cpu": plan.core_hours}
+    hours: dict[Unit, float] = {"gpu": plan.gpu_hours, "cpu": plan.core_hours}
     return Planned(
         hours=None if found is None else (found.makespan + (plan.start or 0.0)) / 3600,
         device_hours={kind: amount for kind, amount in hours.items() if amount},

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport, View
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.errors import InputError
@@ -18,6 +17,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.results import BatchSize
 from rt_scale.store.run_dir import State
+from rt_scale.store.usage import Unit
 
 if TYPE_CHECKING:
     from rt_scale.plan.estimate import Estimate
@@ -64,15 +64,15 @@ class Schedule:
     outcome: Simulated
     together: Mapping[str, int]
     processes: int
-    work: Mapping[Kind, float]
+    work: Mapping[Unit, float]
 
 
 NOTHING = Schedule(Simulated(0.0, 0, 0.0, 0), {}, 0, {})
 """The schedule of an empty queue."""
 
 
-def occupied(launch: LaunchSpec) -> tuple[Kind, float]:
-    """Kind and number of the GPUs or cores that a run takes with all of its workers."""
+def occupied(launch: LaunchSpec) -> tuple[Unit, float]:
+    """Unit and number of the GPUs or cores that a run takes with all of its workers."""
     return "gpu" if launch.gpus else "cpu", (launch.gpus or launch.cpus) * launch.workers
 
 
@@ -98,9 +98,9 @@ class Machines(Protocol):
 class Capacity:
     """GPUs and cores that are there all the time, wherever they are; ``peak``: most in use at once, by kind."""
 
-    def __init__(self, capacity: Mapping[Kind, float]) -> None:
+    def __init__(self, capacity: Mapping[Unit, float]) -> None:
         self._has, self._free = capacity, dict(capacity)
-        self.peak: dict[Kind, float] = dict.fromkeys(capacity, 0.0)
+        self.peak: dict[Unit, float] = dict.fromkeys(capacity, 0.0)
 
     def refuse_misfit(self, launch: LaunchSpec) -> None:
         kind, units = occupied(launch)
@@ -220,7 +220,7 @@ class _Simulation:
         self.events: list[tuple[float, int, _Event]] = []
         self.left: dict[str, float] = {}
         self.together: dict[str, int] = {}
-        self.work: dict[Kind, float] = {}
+        self.work: dict[Unit, float] = {}
         self.makespan, self.processes, self.interruptions, self.lost = 0.0, 0, 0, 0.0
 
     def run(self) -> Schedule:

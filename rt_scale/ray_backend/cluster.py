@@ -33,7 +33,6 @@ from rt_scale.ray_backend.resources import (
     MOST,
     NAMED,
     SHARE,
-    Kind,
     Node,
     bundle,
     described,
@@ -45,6 +44,7 @@ from rt_scale.ray_backend.resources import (
 from rt_scale.scheduler.job import asked_address
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.usage import Unit
 from rt_scale.system.machine import allowed_cores, mig_devices
 
 HEAD = "node:__internal_head__"
@@ -155,7 +155,7 @@ class Cluster:
         # Tune queues runs of one worker, but does not see the workers of others.
         return running.get(launch, 0) < self.at_once(launch) + (SPARE if launch.workers == 1 else 0)
 
-    def capacity(self) -> dict[Kind, float]:
+    def capacity(self) -> dict[Unit, float]:
         """GPUs and CPUs of all possible nodes, as far as known."""
         nodes = self._possible_nodes() or self.nodes()
         if self._most is not None:

@@ -22,7 +22,7 @@ def address_of(node: str) -> str:
     return next((str(each["NodeManagerAddress"]) for each in ray.nodes() if each["NodeID"] == node), node)
 
 
-def living_nodes() -> list[str]:
+def living_ids() -> list[str]:
     """Ray's ids of the nodes that Ray takes to be alive."""
     return [each["NodeID"] for each in ray.nodes() if each["Alive"]]
 

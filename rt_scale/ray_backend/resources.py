@@ -7,13 +7,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.sweep import LaunchSpec
 
-Kind = Literal["gpu", "cpu"]
-"""What a run occupies."""
 ACCELERATOR = "accelerator_type:"
 """Prefix of Ray's resource for an accelerator type; a node with such accelerators has 1 of it."""
 GIB = 2**30

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rt_scale.plugins import Plugin
 from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.control import ControlActor, ControlClient
-from rt_scale.ray_backend.losses import living_nodes, lost_node
+from rt_scale.ray_backend.losses import living_ids, lost_node
 from rt_scale.ray_backend.resources import bundle, refuse_mig
 from rt_scale.ray_backend.trial import TrialConfig
 from rt_scale.scheduler.job import RunReport
@@ -107,7 +107,7 @@ def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
     client.begin()
     client.stage(f"starting {workers} workers")
     client.pass_on()
-    there = living_nodes()
+    there = living_ids()
     with store.scratch() as scratch:  # Ray Train needs a folder that all workers see
         error = _fit(config, scratch)
     run_dir.refresh()

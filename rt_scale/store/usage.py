@@ -12,7 +12,7 @@ from rt_scale.store.results import Stored
 from rt_scale.store.store import SweepDir
 
 Unit = Literal["gpu", "cpu"]
-"""GPUs, or CPU cores."""
+"""What runs occupy: GPUs, or CPU cores."""
 PREFIX = "usage_"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rt_scale.plan.estimate import Estimate
-from rt_scale.plan.simulation import HOPELESS, Capacity, Kind, Schedule, simulate
+from rt_scale.plan.simulation import HOPELESS, Capacity, Schedule, Unit, simulate
 from rt_scale.scheduler.job import Job
 from rt_scale.scheduler.queue import LOSSES
 from rt_scale.spec.errors import InputError
@@ -26,7 +26,7 @@ class Task(NamedTuple):
     name: str
     seconds: float
     units: float = 1.0
-    kind: Kind = "gpu"
+    kind: Unit = "gpu"
     after: tuple[str, ...] = ()
     checkpoint: float = math.inf
     pack: int = 1
@@ -41,7 +41,7 @@ def spec_of(name: str, after: Sequence[RunSpec] = ()) -> RunSpec:
     return RunSpec.model_validate({**BASE, **starts, "seeds": {"data": int.from_bytes(name.encode()[:6])}})
 
 
-def work_off(tasks: Sequence[Task], capacity: dict[Kind, float], **more: Any) -> Schedule:
+def work_off(tasks: Sequence[Task], capacity: dict[Unit, float], **more: Any) -> Schedule:
     specs: dict[str, RunSpec] = {}
     jobs = {}
     for each in tasks:

@@ -26,7 +26,7 @@ def fit(
     nodes: Collection[str] = (),
     there: Sequence[str] = (),
 ) -> None:
-    monkeypatch.setattr(train_workers, "living_nodes", lambda: there)
+    monkeypatch.setattr(train_workers, "living_ids", lambda: there)
     monkeypatch.setattr(train_workers, "_fit", lambda *given: "a worker is gone")
     client: Any = SimpleNamespace(
         begin=lambda: None,
