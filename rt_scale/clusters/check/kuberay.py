@@ -18,7 +18,18 @@ from typing import Any
 import yaml
 
 from rt_scale.clusters.check import rules
-from rt_scale.clusters.check.document import Asked, Document, Findings, Keys, dig, leaves, listed, mapping, unknown
+from rt_scale.clusters.check.document import (
+    Asked,
+    Document,
+    Findings,
+    Keys,
+    dig,
+    dotted,
+    leaves,
+    listed,
+    mapping,
+    unknown,
+)
 from rt_scale.clusters.check.schema import check_schema, strict
 from rt_scale.ray_backend.resources import Node
 from rt_scale.spec.errors import InputError, first_line, shown
@@ -200,7 +211,7 @@ def _check_cluster(document: Document, base: Keys, found: Findings) -> None:
         return
     version = cluster.get("rayVersion")
     if version is not None:
-        rules.check_version(version, document.line((*base, "rayVersion")), found, dotted_version(base))
+        rules.check_version(version, document.line((*base, "rayVersion")), found, dotted((*base, "rayVersion")))
     if dig(cluster, "authOptions", "mode") != "token":
         found.wrong_at(
             document, (*base, "authOptions"),
@@ -231,11 +242,6 @@ def _check_cluster(document: Document, base: Keys, found: Findings) -> None:
             "with kubectl port-forward",
         )  # fmt: skip
     _check_spot(document, base, cluster, found)
-
-
-def dotted_version(base: Keys) -> str:
-    """The field of the version in a message."""
-    return ".".join([*map(str, base), "rayVersion"])
 
 
 def _release(version: Any) -> tuple[int, ...]:
@@ -388,7 +394,7 @@ def _check_store(document: Document, store: str, line: int, found: Findings) -> 
                 )  # fmt: skip
         elif not _holds(spec, store):
             found.wrong(
-                line, ".".join(map(str, keys)),
+                line, dotted(keys),
                 f"the store {store} is in no volume that pods share; mount a persistentVolumeClaim, or give s3:// or gs://",
             )  # fmt: skip
 

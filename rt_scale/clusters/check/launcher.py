@@ -40,7 +40,7 @@ ALIKE = 0.6
 
 def check_launcher(document: Document, text: str, asked: Asked, found: Findings) -> None:
     """Add the problems of a launcher file to ``found``."""
-    kinds = {name: kind for name, kind in mapping(document.get("available_node_types")).items()}
+    kinds = mapping(document.get("available_node_types"))
     provider = mapping(document.get("provider"))
     cloud = _cloud(document, found)
     prepared = _check_by_ray(document, found)
@@ -58,7 +58,7 @@ def check_launcher(document: Document, text: str, asked: Asked, found: Findings)
     _check_life(document, kinds, found)
     _look_for_files(document, found)
     _check_credentials(document, kinds, cloud, text, asked, found)
-    rules.check_commands(document, text, found)
+    rules.check_commands(text, found)
     rules.check_drain(text, NOTICE.get(cloud or "", 0), f"the {cloud} notice of a spot machine", found)
     store = rules.check_store(text, asked, found, folders=False)
     _check_store_commands(store, cloud, text, found)

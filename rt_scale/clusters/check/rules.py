@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from rt_scale.clusters.check.document import Asked, Document, Findings, unknown
+from rt_scale.clusters.check.document import Asked, Findings, unknown
+from rt_scale.plan.nodes import ENOUGH
 from rt_scale.ray_backend.resources import Node, refuse_unplaceable, slots
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.store.objects.uri import clean_address, is_address
@@ -17,8 +18,6 @@ DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 """Seconds for which ``ray start --block`` drains its node after SIGTERM."""
 DRAIN_S = 30.0
 """Its default."""
-PLENTY = 2.0**60
-"""Bytes of memory of a node that does not state them."""
 _STORE = re.compile(r"--store[= ]+[\"']?([^\s\"']+)|RT_SCALE_STORE[\"']?\s*[=:,]\s*(?:value:\s*)?[\"']?([^\s\"'}]+)")
 _RAY = re.compile(r"\bray(?:\[[a-z0-9_,\s-]*\])?\s*==\s*([0-9][\w.]*)")
 _IMAGE = re.compile(r"\b(?:rayproject|anyscale)/ray(?:-ml|-llm)?:([0-9][0-9.]*[0-9])(?:[-.]?[\w.]*?-?py(3)\.?(\d+))?")
@@ -30,7 +29,7 @@ def code_lines(text: str) -> Iterator[tuple[int, str]]:
         yield number, "" if line.lstrip().startswith("#") else re.sub(r"\s#\s.*", "", line)
 
 
-def check_commands(document: Document | None, text: str, found: Findings, *, token: bool = True) -> None:
+def check_commands(text: str, found: Findings) -> None:
     """Add what is wrong with each ``ray start``: unknown options, a public dashboard, no token authentication."""
     from rt_scale.ray_backend.launcher import start_options
 
@@ -51,7 +50,7 @@ def check_commands(document: Document | None, text: str, found: Findings, *, tok
                 f"{shown(host[1])} was given: the dashboard runs any code it is sent; write 127.0.0.1, and reach it "
                 "by an SSH tunnel or 'ray dashboard'",
             )  # fmt: skip
-    if starts and token and not any("RAY_AUTH_MODE=token" in code.replace('"', "") for _, code in code_lines(text)):
+    if starts and not any("RAY_AUTH_MODE=token" in code.replace('"', "") for _, code in code_lines(text)):
         found.wrong(
             starts[0][0], "RAY_AUTH_MODE",
             "missing: whoever reaches Ray's ports can run code; export RAY_AUTH_MODE=token on every node, with the "
@@ -182,7 +181,7 @@ def check_fits(asked: Asked, kinds: Sequence[tuple[Node, int]], found: Findings,
         found.unchecked.append(
             "whether the memory that runs ask for is there: the file does not state it of every node"
         )
-    kinds = [(replace(node, resources={"memory": PLENTY, **node.resources}), there) for node, there in kinds]
+    kinds = [(replace(node, resources={"memory": ENOUGH, **node.resources}), there) for node, there in kinds]
     nodes = [node for node, _ in kinds]
     for name, launch in asked.launches.items():
         try:

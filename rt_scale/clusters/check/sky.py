@@ -62,7 +62,7 @@ def check_task(document: Document, text: str, asked: Asked, found: Findings) -> 
     found.unchecked.append("whether a cloud has such machines: sky launch --dryrun FILE asks it")
     if not document.get("run"):
         found.wrong_at(document, ("run",), "missing: the task has nothing to run; add it")
-    rules.check_commands(None, text, found)
+    rules.check_commands(text, found)
     store = rules.store_of(text, asked)[0]
     mounts = mapping(document.get("file_mounts"))
     if store and not is_address(store) and any(store.startswith(str(mount)) for mount in mounts):

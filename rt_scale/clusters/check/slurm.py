@@ -83,7 +83,7 @@ def check_script(path: Path, text: str, asked: Asked, found: Findings) -> None:
     given = _check_directives(text, found)
     _check_shell(path, text.count("\n"), found)
     _check_signal(given, text, found)
-    rules.check_commands(None, text, found)
+    rules.check_commands(text, found)
     rules.check_store(text, asked, found, folders=True)
     _check_fits(given, asked, found)
     _ask_controller(path, found)
