@@ -225,7 +225,7 @@ def sweep(
     """Run grids through Ray Tune; finished runs are not run again.
 
     Exit codes: 0 all done, 1 some runs failed, 2 refused, 3 the cluster was lost (the same command continues), 4 only
-    runs of other drivers are left (with --leave-others), 130 stopped by a signal or at its deadline.
+    runs of other drivers are left (with --leave-others), 5 runs are left at the deadline, 130 stopped by a signal.
     """
     from rt_scale.plan.costs import prices_for
     from rt_scale.scheduler.deadline import Deadline, deadline_at

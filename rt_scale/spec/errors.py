@@ -50,8 +50,10 @@ class ExitCode(IntEnum):
     """The head of the Ray cluster no longer answers; the same command continues on a new one."""
     OTHERS_LEFT = 4
     """With ``--leave-others``: nothing is left to start, and other drivers execute the remaining runs."""
+    DEADLINE = 5
+    """Runs are left at the sweep's deadline; the same command with a later one continues."""
     INTERRUPTED = 130
-    """Stopped by Ctrl-C, SIGTERM, SIGHUP or at its deadline; the shells' code for Ctrl-C."""
+    """Stopped by Ctrl-C, SIGTERM or SIGHUP; the shells' code for Ctrl-C."""
 
 
 class RtScaleError(Exception):
@@ -69,7 +71,7 @@ class InputError(RtScaleError, ValueError):
 class DeadlineReached(RtScaleError):
     """Runs are left at the deadline of their sweep."""
 
-    exit_code = ExitCode.INTERRUPTED
+    exit_code = ExitCode.DEADLINE
 
 
 class LeasedElsewhere(InputError):

@@ -22,7 +22,7 @@ from rt_scale.scheduler.deadline import Deadline
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import failed_before
 from rt_scale.scheduler.search import Search
-from rt_scale.spec.errors import DeadlineReached, InputError
+from rt_scale.spec.errors import DeadlineReached, ExitCode, InputError
 from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
@@ -115,7 +115,7 @@ def test_what_is_left_at_the_deadline_is_told(
     late = Deadline(time.time() + 3600, lambda job: 7200.0)
     with pytest.raises(DeadlineReached, match="leaves 1 run without a result, 1 run of which by the plan") as refused:
         go(points, store, tmp_path, deadline=late)
-    assert refused.value.exit_code == 130
+    assert refused.value.exit_code == ExitCode.DEADLINE
     more = expand(SWEEP.model_copy(update={"seeds": [5]}))[:1]
     with pytest.raises(DeadlineReached, match=r"leaves 1 run without a result\. The same"):
         go([points[1], points[2], *more], store, tmp_path, deadline=Deadline(0.0))
