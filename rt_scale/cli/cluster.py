@@ -67,7 +67,7 @@ def write(
 
     Without --max, or with --deadline or --budget, the plan says how many nodes pay off; see rt-scale plan.
     """
-    from rt_scale.clusters.nodes import plan_nodes, suitable
+    from rt_scale.clusters.shape import plan_nodes, suitable
     from rt_scale.clusters.write import find_kind, render, shape_of, start_command, wanted_for, write_file
     from rt_scale.plan.costs import prices_for
 

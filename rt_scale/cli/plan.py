@@ -35,7 +35,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.system.console import amount_text, duration_text, number_text
 
 if TYPE_CHECKING:
-    from rt_scale.plan.nodes import NodesOffer
+    from rt_scale.plan.nodes import OfferPlan
     from rt_scale.plan.plan import Conditions, Group, Plan
     from rt_scale.plan.simulation import Simulated
     from rt_scale.spec.sweep import SweepSpec
@@ -112,20 +112,20 @@ def plan(
 
 def _nodes(
     sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Conditions, most: int | None, deadline: str | None
-) -> list[NodesOffer]:
+) -> list[OfferPlan]:
     """What the sweeps take on nodes of each kind of the price sheet; none if neither limit is given."""
     if conditions.prices is None or not (most or deadline):
         return []
-    from rt_scale.plan.nodes import nodes_offers
+    from rt_scale.plan.nodes import offer_plans
     from rt_scale.plan.plan import work_of
     from rt_scale.scheduler.deadline import deadline_at
 
     hours = None if deadline is None else (deadline_at(deadline) - time.time()) / 3600
     work = work_of(sweeps, data_dir, conditions)
-    return nodes_offers(work, conditions.prices, most=most, deadline=hours, rate=conditions.rate)
+    return offer_plans(work, conditions.prices, most=most, deadline=hours, rate=conditions.rate)
 
 
-def _show_nodes(offers: Sequence[NodesOffer], rate: float) -> None:
+def _show_nodes(offers: Sequence[OfferPlan], rate: float) -> None:
     if not offers:
         return
     from rt_scale.plan.nodes import BOOT, IDLE

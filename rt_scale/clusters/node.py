@@ -160,7 +160,7 @@ def _token(folder: Path, given: str | None) -> Path:
 
 
 def _wait_until_joined(node: Given, token: Path, process: subprocess.Popen[bytes], log: Path) -> None:
-    from rt_scale.ray_backend.nodes import living_nodes
+    from rt_scale.ray_backend.probe import living_nodes
 
     deadline = time.monotonic() + JOINED_S
     while True:
@@ -215,7 +215,7 @@ def stop(given: Given) -> dict[str, Any]:
 
 def status(given: Given) -> dict[str, Any]:
     """Whether the node runs, how many runs it executes, what GPUs there are; on a head, the nodes of the cluster."""
-    from rt_scale.ray_backend.nodes import living_nodes
+    from rt_scale.ray_backend.probe import living_nodes
 
     folder = _folder(given)
     node = _running(folder)

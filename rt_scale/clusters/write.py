@@ -17,7 +17,7 @@ from typing import NamedTuple
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from rt_scale.clusters.nodes import NodeShape
+from rt_scale.clusters.shape import NodeShape
 from rt_scale.plan.costs import Price
 from rt_scale.plan.nodes import IDLE
 from rt_scale.spec.errors import InputError, printable, shown, unknown_name

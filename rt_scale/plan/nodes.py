@@ -242,7 +242,7 @@ def choose_nodes(
 
 
 @dataclass(frozen=True)
-class NodesOffer:
+class OfferPlan:
     """What sweeps take on nodes of one row of a price sheet; ``spot``: the cost at spot prices, with interruptions.
 
     ``plan`` is None where a run fits on no such node, or the deadline cannot be kept; ``why`` then says so.
@@ -254,9 +254,9 @@ class NodesOffer:
     why: str = ""
 
 
-def nodes_offers(
+def offer_plans(
     work: Work, sheet: PriceSheet, *, most: int | None = None, deadline: float | None = None, rate: float = 0.0
-) -> list[NodesOffer]:
+) -> list[OfferPlan]:
     """The work on nodes of each row of a price sheet, with GPUs if runs ask for some, without if none does.
 
     Args:
@@ -278,10 +278,10 @@ def nodes_offers(
             else:
                 plan = choose_nodes(work, offer, deadline=deadline, most=most or MOST)
         except InputError as error:
-            found.append(NodesOffer(price.name, None, why=str(error)))
+            found.append(OfferPlan(price.name, None, why=str(error)))
             continue
         spot = nodes_plan(work, offer_of(price, spot=True), plan.nodes, rate=rate).cost if price.spot else None
-        found.append(NodesOffer(price.name, plan, spot))
+        found.append(OfferPlan(price.name, plan, spot))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Probes a Ray cluster before connecting: whether it answers, accepts our token, and has our versions.
+"""Probes a Ray cluster without joining it: whether it answers, accepts our token, has our versions; its nodes.
 
 Ray waits for minutes if nothing answers, and ends the process if its token is refused, so a separate process
 (``python -m rt_scale.ray_backend.probe ADDRESS``) probes with short time limits and prints one JSON object.
@@ -12,6 +12,8 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 
 from rt_scale.spec.errors import InputError
 
@@ -23,6 +25,10 @@ NODES_S = 4
 """Time limit for the list of nodes, in seconds."""
 PROCESS_S = 25.0
 """Time limit of the probing process in seconds, enough on a busy machine."""
+ALIVE = 0
+"""Ray's state of a node that lives."""
+_BRIEFLY = {"RAY_py_gcs_connect_timeout_s": str(CONNECT_S), "RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""Variables with which Ray gives up soon, and says nothing."""
 
 
 def port_answers(address: str, seconds: float = PORT_S) -> bool:
@@ -33,6 +39,25 @@ def port_answers(address: str, seconds: float = PORT_S) -> bool:
     except (OSError, ValueError, OverflowError):
         return False
     return True
+
+
+def living_nodes(address: str, token_file: str | None = None) -> dict[str, Mapping[str, float]] | None:
+    """The resources of every living node by its address; None if no cluster answers at ``address``, ``host:port``.
+
+    ``token_file``: of the cluster; this process uses it from now on.
+    """
+    if not port_answers(address):
+        return None
+    if token_file is not None:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_file}
+    os.environ |= _BRIEFLY
+    import ray
+    from ray.exceptions import RayError
+
+    with suppress(RayError):
+        found = ray._raylet.GcsClient(address=address).get_all_node_info(timeout=NODES_S).values()
+        return {node.node_manager_address: dict(node.resources_total) for node in found if node.state == ALIVE}
+    return None
 
 
 def probe(address: str, *, by_variable: bool = False) -> str:
@@ -107,7 +132,7 @@ def _refusal(problem: str, address: str, detail: str = "") -> InputError:
 
 def _probe_in_process(address: str) -> dict[str, str]:
     """Run :func:`describe_cluster` in a separate process."""
-    environment = {**os.environ, "RAY_py_gcs_connect_timeout_s": str(CONNECT_S), "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    environment = {**os.environ, **_BRIEFLY}
     try:
         process = subprocess.run(
             [sys.executable, "-m", "rt_scale.ray_backend.probe", address],
@@ -148,7 +173,7 @@ def describe_cluster(address: str) -> dict[str, str]:
     if metadata is None:
         return known | {"problem": "silent"}
     known |= {"ray": metadata["ray_version"], "python": metadata["python_version"]}
-    alive = {node.hex() for node, info in nodes.items() if info.state == 0}
+    alive = {node.hex() for node, info in nodes.items() if info.state == ALIVE}
     return known if alive & set(services.find_node_ids()) else known | {"problem": "elsewhere"}
 
 

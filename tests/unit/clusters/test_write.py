@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from rt_scale.cli import app
 from rt_scale.clusters.check import check_file
 from rt_scale.clusters.check.document import Asked
-from rt_scale.clusters.nodes import NodeShape, suitable
+from rt_scale.clusters.shape import NodeShape, suitable
 from rt_scale.clusters.write import is_edited, yaml_block, yaml_scalar
 from rt_scale.spec.document import build
 from rt_scale.spec.errors import InputError, StoreUnavailable

@@ -17,9 +17,9 @@ from rt_scale.plan.nodes import (
     NodesPlan,
     RentedNodes,
     choose_nodes,
-    nodes_offers,
     nodes_plan,
     offer_of,
+    offer_plans,
 )  # fmt: skip
 from rt_scale.plan.plan import Conditions, Work, work_of
 from rt_scale.plan.simulation import simulate
@@ -195,19 +195,19 @@ def test_runs_without_an_estimate_are_told(tmp_path: Path, monkeypatch: pytest.M
 def test_every_row_of_a_sheet_is_planned_or_says_why_not() -> None:
     rows = sheet({"on_demand": 3.0, "spot": 1.0}, {"name": "one", "cpus": 1, "spot": None}, {"name": "b", "gpus": 1})
     given = work(*TEN, launch=LaunchSpec(cpus=2))
-    small, one = nodes_offers(given, rows, most=5)
+    small, one = offer_plans(given, rows, most=5)
     assert small.plan is not None
     assert (small.plan.nodes, small.plan.hours) == (5, 2 + BOOT / HOUR)
     assert small.plan.cost == pytest.approx(3 * 5 * (2 + (BOOT + IDLE) / HOUR))
     assert small.spot == pytest.approx((small.plan.cost or 0) / 3)
     assert (one.plan, one.spot) == (None, None)
     assert "asks for 2 CPUs on one node" in one.why
-    (held,) = nodes_offers(given, sheet({}), deadline=4.0)
+    (held,) = offer_plans(given, sheet({}), deadline=4.0)
     assert held.plan is not None
     assert (held.plan.nodes, held.plan.why) == (4, "the fewest that keep the deadline of 4 h")
-    (late,) = nodes_offers(given, sheet({}), deadline=4.0, most=2)
+    (late,) = offer_plans(given, sheet({}), deadline=4.0, most=2)
     assert "deadline of 4 h cannot be kept" in late.why
-    (rough,) = nodes_offers(work(*TEN, checkpoint=1200.0), sheet({}), most=2, rate=0.5)
-    (calm,) = nodes_offers(work(*TEN, checkpoint=1200.0), sheet({}), most=2)
+    (rough,) = offer_plans(work(*TEN, checkpoint=1200.0), sheet({}), most=2, rate=0.5)
+    (calm,) = offer_plans(work(*TEN, checkpoint=1200.0), sheet({}), most=2)
     assert rough.plan == calm.plan
     assert (rough.spot or 0) > (calm.spot or 0)
