@@ -22,6 +22,13 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def nothing_lost() -> None:
+    """What an earlier test told this process of lost ones is forgotten."""
+    if (lease := sys.modules.get("rt_scale.store.lease")) is not None:
+        lease._lost.clear()
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which real data the tests see."""
     given = os.environ.get("RT_SCALE_TEST_DATA")

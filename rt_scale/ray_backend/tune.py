@@ -61,7 +61,7 @@ def run_queue(
         meter, gpus=lambda: math.inf if cluster.autoscaling else cluster.capacity()["gpu"],
     )  # fmt: skip
     handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster, driver.lost))
-    while not (queue.finished or stopping()):
+    while not (handout.finished or stopping()):
         if handout.resting:  # all that is left is delayed, or executed by other drivers
             driver.look()
             queue.wake()
@@ -303,15 +303,19 @@ class _Handout(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         """The next jobs; None if there are none yet."""
         self._driver.look()
-        queue = self._driver.queue
-        self._driver.exploration.refill(queue)
-        if queue.finished or self._driver.stopping():
+        if self.finished or self._driver.stopping():
             return Searcher.FINISHED
-        jobs = queue.take()
+        jobs = self._driver.queue.take()
         if not jobs:
             return None
         self._driver.jobs[trial_id] = {job.spec.name: job for job in jobs}
         return self._config(jobs)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all runs have ended, and no search has another point."""
+        self._driver.exploration.refill(self._driver.queue)
+        return self._driver.queue.finished
 
     @property
     def resting(self) -> bool:

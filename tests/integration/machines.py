@@ -84,7 +84,9 @@ class Host:
         self.name, self.ip, self.alive = name, ip, False
         self._world, self._lo_addresses = world, lo_addresses
         self._disk = world.disks / name
-        self._link = f"v{next(world.numbers)}"
+        number = next(world.numbers)
+        # Its network card stays the same when it is unplugged: the others remember it by this address for a while.
+        self._link, self._mac = f"v{number}", f"02:00:00:01:{number >> 8:02x}:{number & 255:02x}"
         world.outside("mkdir", str(self._disk))
         world.outside("mount", "-t", "tmpfs", "tmpfs", str(self._disk), "-o", f"size={disk},mode=755")
         self.plug()
@@ -103,9 +105,8 @@ class Host:
         self._process = self._world.enter([*words, *init], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self._pid = _only_child(self._process)
         if not client:
-            self._world.outside(
-                *("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", str(self._pid))
-            )
+            eth0 = ["name", "eth0", "address", self._mac, "netns", str(self._pid)]
+            self._world.outside("ip", "link", "add", self._link, "type", "veth", "peer", *eth0)
             self._world.outside("ip", "link", "set", self._link, "master", "br0", "up")
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -171,7 +171,7 @@ def test_no_idle_process_is_kept_while_no_run_could_start(queue: Queue, view: Vi
 
 
 def test_a_process_that_was_lost_with_its_node_was_preempted(
-    queue: Queue, view: View, lost: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    queue: Queue, view: View, lost: dict[str, str]
 ) -> None:
     told: list[tuple[str, str]] = []
     driver = _Driver(
@@ -183,7 +183,6 @@ def test_a_process_that_was_lost_with_its_node_was_preempted(
         lambda job, why: told.append((job.label, why)),  # type: ignore[arg-type]
     )
     handout = _Handout(driver, lambda jobs: {"label": jobs[0].label})
-    monkeypatch.setattr(lease, "_lost", set())
     lost["actor of b"] = "its node 10.0.0.3 was lost"
     for name in "ab":
         handout.suggest(name)

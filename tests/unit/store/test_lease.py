@@ -200,9 +200,8 @@ def test_who_looks_again_and_again_need_not_be_told_by_a_date(tmp_path: Path, wa
     assert looks.index(False) == 60 / LATE
 
 
-def lose(monkeypatch: pytest.MonkeyPatch, owner: Owner) -> None:
+def lose(owner: Owner) -> None:
     """Ray has lost the owner's process."""
-    monkeypatch.setattr(lease_module, "_lost", set())
     note_lost([Process(owner.machine, owner.pid, owner.started)])
 
 
@@ -214,7 +213,7 @@ def test_an_owner_that_ray_has_lost_is_replaced_soon_after_its_last_heartbeat(
     before = latest_attempt(tmp_path)
     assert before is not None
     assert before.is_live()
-    lose(monkeypatch, elsewhere())
+    lose(elsewhere())
     assert before.is_live() == (age < LOST)
     monkeypatch.setattr(lease_module, "file_system_time", lambda folder: time.time() + watch.now - 1000)
     with FileLease(tmp_path) as lease:
@@ -228,7 +227,7 @@ def test_an_owner_that_ray_has_lost_and_that_beats_keeps_its_run(
 ) -> None:
     """Behind a broken network, it still reaches the store."""
     record(tmp_path, 1, elsewhere(), age=-ahead if ahead > 0 else 0.0)
-    lose(monkeypatch, elsewhere())
+    lose(elsewhere())
     beat = beats(tmp_path, ahead)
     watch.happens = lambda: beat() if watch.now - 1000 >= TIMES.heartbeat else None
     with pytest.raises(LeasedElsewhere, match="process 4242 on host node7"):

@@ -87,9 +87,8 @@ def test_who_is_at_work_is_not_disturbed(objects: Objects, held: ObjectLease) ->
 
 @pytest.mark.parametrize("beats", [False, True])
 def test_an_owner_that_ray_has_lost_is_replaced_soon_unless_it_beats(
-    objects: Objects, clock: Clock, watch: Watch, monkeypatch: pytest.MonkeyPatch, beats: bool
+    objects: Objects, clock: Clock, watch: Watch, beats: bool
 ) -> None:
-    monkeypatch.setattr("rt_scale.store.lease._lost", set())
     note_lost([Process("far", 7, 1)])
     elsewhere(objects, 1, clock.now - 7)
 
