@@ -25,11 +25,12 @@ _UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", "data
 class Number:
     """What the paper prints for one configuration: accuracies in percent, the best over epochs.
 
-    ``source`` is the table or figure; ``other_data``: our runs use a variant of the paper's data set.
+    ``source`` is the table or figure; ``student``: None where teachers alone are compared;
+    ``other_data``: our runs use a variant of the paper's data set.
     """
 
     source: str
-    student: float
+    student: float | None
     teacher: float | None = None
     input: float | None = None
     other_data: bool = False
