@@ -141,8 +141,8 @@ def _show_report(report: Report, board: Path | None) -> None:
         if probe.partition("@")[0] in ("linear", "knn"):
             console.print(to_rich(rows, report.which))
     if printed := [row for row in report.beside if row.printed is not None]:
-        titles, *rows = beside_cells(printed)
-        print_table(titles, [tuple(row) for row in rows])
+        titles, *lines = beside_cells(printed)
+        print_table(titles, [tuple(line) for line in lines])
     if report.metrics:
         console.print(plain_to_rich(report.plain))
     for judged in report.verdicts:

@@ -56,8 +56,8 @@ class BesideRow:
         if self.printed is None:
             return None
         paper = self.printed / 100
-        ends = {name: None if (end := getattr(ours, name)) is None else end - paper for name in ("low", "high")}
-        return replace(ours, mean=ours.mean - paper, **ends)
+        low, high = (None if end is None else end - paper for end in (ours.low, ours.high))
+        return replace(ours, mean=ours.mean - paper, low=low, high=high)
 
     def texts(self) -> list[str]:
         """The cells after the axes."""

@@ -216,6 +216,9 @@ def test_departures_from_the_papers_setting_are_told(point: Make) -> None:
     base = [Point({"student.alpha": 0.3}, 0, place.spec) for place in places]
     assert departures(places) == []
     assert departures(base) == ["width = 0.5 or 1"]
+    assert [departures([replace(point({"train.epochs": epochs}), values={})]) for epochs in (100, 150, 7)] == [
+        [], [], ["train.epochs = 7"],
+    ]  # fmt: skip
 
 
 def test_an_address_leads_to_a_folder_of_any_name(make: Make, tmp_path: Path) -> None:
