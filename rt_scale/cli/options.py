@@ -95,6 +95,7 @@ NotifyOption = Annotated[
         help="A command or URL, told in JSON of failed runs and of the end (RT_SCALE_NOTIFY: not in Ray's dashboard).",
     ),
 ]
+OpenOption = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 BestOption = Annotated[bool, typer.Option("--best", help="The student's best epoch instead of its last.")]
 
 
@@ -118,6 +119,14 @@ def warn(text: str) -> None:
     """Print a warning to standard error unless it is empty."""
     if text:
         say(f"rt-scale: warning: {text}", error=True)
+
+
+def open_in_browser(address: str) -> None:
+    """Open the address in the user's browser; warn if there is none."""
+    import webbrowser
+
+    if not webbrowser.open(address):
+        warn(f"No browser could be opened here; open {address} in one.")
 
 
 def writable(store: Store, folders: Sequence[Path], out: Path | None = None) -> Store:
@@ -204,6 +213,19 @@ def set_words(overrides: Sequence[str] | None, modules: Sequence[str] | None) ->
     """``--set`` and ``--import`` as words of a command line."""
     given = {"--set": overrides, "--import": modules}
     return [word for option, values in given.items() for value in values or [] for word in (option, value)]
+
+
+def given_words(
+    files: Sequence[Path],
+    overrides: Sequence[str] | None,
+    modules: Sequence[str] | None,
+    store: str | None,
+    data_dir: Path | None,
+) -> list[str]:
+    """The words of a command line that stand for the same runs."""
+    places = {"--store": store, "--data-dir": data_dir}
+    given = [word for option, place in places.items() if place is not None for word in (option, str(place))]
+    return [*map(str, files), *set_words(overrides, modules), *given]
 
 
 def told(file: Path, sweeps: Sequence[str], number: int) -> str:

@@ -19,12 +19,15 @@ from rt_scale.cli.options import (
     DataOption,
     ImportOption,
     JsonOption,
+    OpenOption,
     PriceOption,
     SetOption,
     StoreOption,
     assigned,
     find_data_dir,
+    given_words,
     open_console,
+    open_in_browser,
     open_runs,
     open_store,
     print_table,
@@ -67,6 +70,7 @@ def report(
         typer.Option(parser=read_path, help="Also write the report, without run directories, to this folder."),
     ] = None,
     price: PriceOption = None,
+    open_it: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tables, figures, verdicts and the bill of sweeps' finished runs, beside the paper's if they repeat it."""
@@ -80,9 +84,13 @@ def report(
     if summary is not None:
         given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
         command = ["rt-scale", "report", *given, *set_words(overrides, imports), *(["--best"] if best else [])]
-        files = write_summary(written, place, shlex.join(command), summary)
-        size = decimal(sum(path.stat().st_size for path in files))
-        say(f"Summary: {files[0]} ({counted(len(files), 'file')}, {size})", error=True)
+        made = write_summary(written, place, shlex.join(command), summary)
+        size = decimal(sum(path.stat().st_size for path in made))
+        say(f"Summary: {made[0]} ({counted(len(made), 'file')}, {size})", error=True)
+    if not as_json:
+        show_ways(written, given_words(files, overrides, imports, store, data_dir))
+    if open_it:
+        open_pages(written)
 
 
 def rates_in(price: Path | None) -> list[NodeRate]:
@@ -107,11 +115,10 @@ def print_reports(
     reports = []
     for members in together.values():
         report = _written(members, best, data_dir, rates)
-        folder = members[0].folder
         if as_json:
             show_json({"tables": report.to_json(), **bill_json(report)})
         else:
-            _show_report(report, folder.board if members[0].store.derived is None or folder.board.is_dir() else None)
+            _show_report(report)
         reports.append(report)
     return reports
 
@@ -128,7 +135,24 @@ def _written(sweeps: Sequence[SweepRuns], best: bool, data_dir: Path, rates: Seq
     return report
 
 
-def _show_report(report: Report, board: Path | None) -> None:
+def show_ways(reports: Sequence[Report], words: Sequence[str]) -> None:
+    """Print how to look at reports, and at the curves of the runs that ``words`` of a command line stand for."""
+    for report in reports:
+        say(f"open {_page(report).as_uri()}")
+    say(shlex.join(["rt-scale", "board", *words, "--open"]))
+
+
+def open_pages(reports: Sequence[Report]) -> None:
+    """Open the pages of reports in the browser."""
+    for report in reports:
+        open_in_browser(_page(report).as_uri())
+
+
+def _page(report: Report) -> Path:
+    return next(path for path in report.files if path.suffix == ".html").absolute()
+
+
+def _show_report(report: Report) -> None:
     from rich.text import Text
 
     from rt_scale.report.beside import beside_cells
@@ -151,11 +175,8 @@ def _show_report(report: Report, board: Path | None) -> None:
         console.print(Text.assemble((judged.verdict.word, style), text))
     if report.bill is not None:
         console.print(report.bill.summary)
-    console.print(f"{report.finished} runs finished. Written:")
-    for path in report.files:
-        console.print(f"  {path}")
-    if board is not None:
-        console.print(f"TensorBoard: {board}")
+    console.print(f"{report.finished} runs finished. Written to {report.folder}:")
+    console.print(f"  {', '.join(str(path.relative_to(report.folder)) for path in report.files)}")
 
 
 @app.command()
@@ -173,6 +194,7 @@ def board(
     data_dir: DataOption = None,
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 6006,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "localhost",
+    open_it: OpenOption = False,
 ) -> None:
     """Open TensorBoard on the comparison view of sweeps: means over seeds, HParams, and the report's figures."""
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
@@ -189,7 +211,8 @@ def board(
     kept = writable(place, [each.folder.board for each in sweeps] or [place.root / "board"])
     sweeps = [replace(sweep, store=kept) for sweep in sweeps]
     try:
-        open_board(sweeps, kept, every_run=runs, host=host, port=port, say=say)
+        show = open_in_browser if open_it else None
+        open_board(sweeps, kept, every_run=runs, host=host, port=port, say=say, show=show)
     finally:
         if kept.derived is not None:
             shutil.rmtree(kept.derived, ignore_errors=True)
@@ -226,7 +249,7 @@ def compare(
     elif report is None:
         open_console().print("None of them is finished, so there are no results to compare yet.")
     else:
-        _show_report(report, None)
+        _show_report(report)
 
 
 @app.command()

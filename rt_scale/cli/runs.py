@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from rt_scale.cli.options import (
     ImportOption,
     JsonOption,
     NotifyOption,
+    OpenOption,
     PackOption,
     PriceOption,
     SetOption,
@@ -28,13 +31,14 @@ from rt_scale.cli.options import (
     YesOption,
     assigned,
     find_data_dir,
+    given_words,
     load_files,
     open_console,
     open_store,
     read_path,
     warn,
 )
-from rt_scale.cli.results import print_reports
+from rt_scale.cli.results import open_pages, print_reports, show_ways
 from rt_scale.spec.errors import ExitCode, InputError, RtScaleError, counted, some
 from rt_scale.system.console import say, say_error
 
@@ -50,18 +54,25 @@ if TYPE_CHECKING:
     from rt_scale.store.sweep_runs import SweepRuns
 
 app = typer.Typer()
+LISTED = 20
+"""Most runs without a result whose reasons are printed."""
 
 
 @app.command()
 def demo(
-    overrides: SetOption = None, store: StoreOption = None, data_dir: DataOption = None, yes: YesOption = False
+    overrides: SetOption = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    open_it: OpenOption = False,
+    yes: YesOption = False,
 ) -> None:
     """A small example sweep: bundled digits, no download, about three minutes on two cores."""
     from rt_scale.scheduler.job import Where
     from rt_scale.system.paths import bundled_sweep
 
     where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local", replace=yes)
-    (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, where.store, yes), where)
+    sweeps = load_files([bundled_sweep("demo")], overrides or [], {}, where.store, yes)
+    (written,) = run_loaded(sweeps, where, given_words([Path("demo")], overrides, None, store, data_dir), show=open_it)
     if overrides:
         return  # the notes are about the unchanged demo
     from rt_scale.report.summary import demo_notes
@@ -219,6 +230,7 @@ def sweep(
     price: PriceOption = None,
     best: BestOption = False,
     notify: NotifyOption = None,
+    open_it: OpenOption = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -246,7 +258,8 @@ def sweep(
     sweeps = load_files(files, assigned(overrides, imports), launch, where.store, yes)
     if budget is not None or deadline is not None or prices is not None:
         where = _check_plan(sweeps, budget, prices, where, lambda text: say(text, error=as_json))
-    run_loaded(sweeps, where, best, notify, as_json=as_json)
+    words = given_words(files, overrides, imports, store, data_dir)
+    run_loaded(sweeps, where, words, best, notify, as_json=as_json, show=open_it)
 
 
 def _check_plan(
@@ -268,12 +281,22 @@ def _check_plan(
 
 
 def run_loaded(
-    sweeps: Sequence[SweepRuns], where: Where, best: bool = False, notify: str | None = None, *, as_json: bool = False
+    sweeps: Sequence[SweepRuns],
+    where: Where,
+    words: Sequence[str],
+    best: bool = False,
+    notify: str | None = None,
+    *,
+    as_json: bool = False,
+    show: bool = False,
 ) -> list[Report]:
     """Run sweeps as one queue, print and write their reports; exits with an ``ExitCode`` if a run has no result.
 
-    ``notify``: the command or URL that is told of failed runs and of the end; InputError if it cannot be used. With
-    ``as_json`` standard output is the reports' JSON alone, without progress.
+    Args:
+        words: what stands for the sweeps on a command line.
+        notify: the command or URL that is told of failed runs and of the end; InputError if it cannot be used.
+        as_json: whether standard output is the reports' JSON alone, without progress.
+        show: whether to open the reports in the browser.
     """
     from rt_scale.ray_backend.terminal import run_shown
     from rt_scale.system.notify import Notifier
@@ -290,10 +313,19 @@ def run_loaded(
 
         try:
             outcomes = run_shown(sweeps, where, failed, lost, show=not as_json)
-            return _show_outcomes(sweeps, outcomes, where, best, notifier.send, as_json)
+            reports = _show_outcomes(sweeps, outcomes, where, best, notifier.send, as_json)
+            if not as_json:
+                show_ways(reports, words)
         except (KeyboardInterrupt, RtScaleError) as error:
             notifier.send("sweep_stopped", sweep=name, reason=str(error) or "it was interrupted")
             raise
+    if show:
+        open_pages(reports)
+    if any(outcome.left for outcome in outcomes):
+        raise typer.Exit(ExitCode.OTHERS_LEFT)
+    if any(outcome.failed for outcome in outcomes):
+        raise typer.Exit(ExitCode.FAILED)
+    return reports
 
 
 def _show_outcomes(
@@ -312,8 +344,6 @@ def _show_outcomes(
         written += reports
         for label, why in outcome.ended.items():
             say(f"{label} was ended early: {why}", error=as_json)
-        for label, why in outcome.failed.items():
-            say_error(f"{label} has no result: {why}")
         if outcome.left:
             named = some([f"{label} ({who})" for label, who in outcome.left.items()])
             say(f"{counted(len(outcome.left), 'run')} left to other drivers: {named}", error=as_json)
@@ -324,8 +354,25 @@ def _show_outcomes(
             preempted={name: lost.times for name, lost in each.preempted.items()},
             report=str(each.folder.report) if reports else None,
         )  # fmt: skip
-    if any(outcome.left for outcome in outcomes):
-        raise typer.Exit(ExitCode.OTHERS_LEFT)
-    if any(outcome.failed for outcome in outcomes):
-        raise typer.Exit(ExitCode.FAILED)
+    _say_failed({label: why for outcome in outcomes for label, why in outcome.failed.items()}, as_json)
     return written
+
+
+def _say_failed(failed: Mapping[str, str], as_json: bool) -> None:
+    """Why runs have no result, and the command that tries them again."""
+    for label, why in list(failed.items())[:LISTED]:
+        say_error(f"{label} has no result: {why}")
+    if len(failed) > LISTED:
+        say_error(f"{len(failed) - LISTED:,} more have no result; 'rt-scale status' with --state failed says why")
+    if failed:
+        say(f"Once that is set right: {again(sys.argv[1:])}", error=as_json)
+
+
+def again(words: Sequence[str]) -> str:
+    """The command that was given in ``words``, trying failed runs again; without --notify, which may hold a secret."""
+    kept: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if before != "--notify" and word not in ("--notify", "--retry-failed") and not word.startswith("--notify="):
+            kept.append(word)
+    kept = ["sweep", "demo", *kept[1:]] if kept[:1] == ["demo"] else kept
+    return shlex.join(["rt-scale", *kept, "--retry-failed"])

@@ -6,6 +6,7 @@ for every attempt at the run or at a run that it starts from.
 
 from __future__ import annotations
 
+import shlex
 import time
 import traceback
 from typing import Any, NamedTuple
@@ -25,7 +26,8 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, stop_check
 from rt_scale.store.lease import Attempt
 from rt_scale.store.results import DataRecord, Execution, RunRecord, RunResult
-from rt_scale.store.run_dir import RunDir
+from rt_scale.store.run_dir import METRICS, RunDir
+from rt_scale.store.store import Store
 from rt_scale.training.distributed import Group, WorkerLost
 from rt_scale.training.loop import Diverged
 from rt_scale.training.precision import check_precision
@@ -161,8 +163,16 @@ def _run(spec: RunSpec, options: Options) -> RunResult:
             failure = in_words(spec, error)
             if isinstance(failure, DeviceLost):
                 raise failure from error
+            if isinstance(failure, Diverged):
+                failure = Diverged(f"{failure} {_curves(spec.name, options.store)}")
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
+
+
+def _curves(name: str, store: Store) -> str:
+    """Where the numbers of a run are that has no result, and what draws them."""
+    draw = shlex.join(["rt-scale", "board", name, "--store", store.place, "--open"])
+    return f"The metrics up to here are in {store.where(name)}/{METRICS}; '{draw}' draws them."
 
 
 def _finished(run_dir: RunDir, options: Options) -> RunResult | None:

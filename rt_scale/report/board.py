@@ -29,6 +29,7 @@ def open_board(
     host: str,
     port: int | None,
     say: Callable[[str], None],
+    show: Callable[[str], None] | None = None,
     every_run: bool = False,
     interval: float = 5.0,
 ) -> None:
@@ -38,6 +39,7 @@ def open_board(
         sweeps: of that store; none shows every run of the store, named by the fields in which they differ.
         port: 0: any free port; None: 6006 or the next free one.
         say: receives lines with the address and hints.
+        show: opens the address in a browser; None: nothing does.
         every_run: whether to show single runs, and not only the means of configurations.
         interval: seconds between two updates.
 
@@ -61,6 +63,8 @@ def open_board(
 
     def ready(address: str) -> None:
         say(f"TensorBoard: {address} (Ctrl-C ends it)")
+        if show is not None:
+            show(address)
         for line in _hints(address, folder, single, board_figures(sweeps)):
             say(line)
 

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import select
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -58,15 +59,20 @@ def broken(text: str, width: int, indent: int = 2) -> list[str]:
     for piece in _pieces(text, width - indent, BREAKS):
         if lines[-1].strip() and cell_len(lines[-1] + piece.rstrip()) > width:
             lines[-1:] = [lines[-1].rstrip(), " " * indent]
-        lines[-1:] = chop_cells(lines[-1] + piece.rstrip(), width) if cell_len(piece) > width else [lines[-1] + piece]
-    return [line.rstrip() for line in lines]
+        line = lines[-1] + piece
+        too_long = cell_len(line.rstrip()) > width  # one word alone
+        lines[-1:] = [*chop_cells(line.rstrip(), width), ""] if too_long else [line]
+    return [line.rstrip() for line in lines if line.strip()] or [""]
 
 
 def _pieces(text: str, width: int, breaks: Sequence[str]) -> list[str]:
     """The text in pieces of at most ``width`` cells, as few as can be, each with the break that ends it."""
     if not breaks or cell_len(text.rstrip()) <= width:
         return [text]
-    parts = re.split(rf"(?<={breaks[0]})(?=\S)", text)
+    if breaks[0] == " ":  # commands in quotes stay whole, to be copied
+        parts = re.findall(r"(?:'rt-scale [^']*'|\S)+\s*", text)
+    else:
+        parts = re.split(rf"(?<={breaks[0]})(?=\S)", text)
     return [piece for part in parts for piece in _pieces(part, width, breaks[1:])]
 
 
@@ -96,8 +102,11 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 def say_error(error: object) -> None:
-    """Print an error on standard error, on one line."""
-    say(f"rt-scale: {' '.join(str(error).splitlines())}", error=True)
+    """Print an error on standard error, on one line; a terminal gets it in lines broken between words."""
+    text = visible(f"rt-scale: {' '.join(str(error).splitlines())}")
+    if sys.stderr.isatty():
+        text = "\n".join(broken(text, shutil.get_terminal_size().columns))
+    print(text, file=sys.stderr)
 
 
 def print_anything() -> None:

@@ -317,7 +317,7 @@ def _refuse_divergence(metrics: dict[str, float], progress: Progress) -> None:
         if not torch.isfinite(torch.tensor(metrics[name])):
             raise Diverged(
                 f"The {name.replace('_', ' ')} is {metrics[name]} in epoch {progress.epoch} (step {progress.step}): "
-                "training diverged. Lower train.optimizer.lr, or look at the metrics up to here."
+                "training diverged. Lower train.optimizer.lr."
             )
 
 

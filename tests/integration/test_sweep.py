@@ -57,7 +57,7 @@ def test_a_sweep_runs_everything_and_prints_its_table(swept: tuple[Place, str]) 
     # Beside them a machine that is slow today says every half minute that it is alive.
     assert [line[:5] for line in lines if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     assert "linear probe, Digits: test accuracy in %" in out
-    assert "4 of 4 runs finished. Written:" in out
+    assert "4 of 4 runs finished. Written to" in out
 
 
 def test_a_sweep_leaves_tables_and_figures(swept: tuple[Place, str]) -> None:

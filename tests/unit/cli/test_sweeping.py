@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import sys
 import time
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from typer.testing import CliRunner
 
 from rt_scale.cli import app
 from rt_scale.cli.options import load_files
+from rt_scale.cli.runs import LISTED, again
 from rt_scale.data.prepare import open_prepared
 from rt_scale.ray_backend import terminal as launched
 from rt_scale.ray_backend.sweep import SweepOutcome
@@ -165,6 +169,41 @@ def test_runs_without_a_result_are_named(file: Path, monkeypatch: pytest.MonkeyP
     assert ended.exit_code == (1 if kind == "failed" else 0)
     said = {"failed": "rt-scale: a has no result: It diverged.\n", "ended": "a was ended early: asha after 5 epochs\n"}
     assert said[kind] in ended.output
+
+
+def test_what_is_printed_last_is_what_one_does_next(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = {f"seed={seed}": "It diverged." for seed in range(LISTED + 2)}
+
+    def run_sweeps(sweeps: Any, where: Where, *_: Any) -> list[SweepOutcome]:
+        finish_run(where.store, sweeps[0].points[0], run_result({"probe/student/linear": 0.5}))
+        return [SweepOutcome([sweeps[0].points[0]], failed)]
+
+    opened: list[str] = []
+    monkeypatch.setattr(launched, "run_sweeps", run_sweeps)
+    monkeypatch.setattr(webbrowser, "open", lambda address: bool(opened.append(address)))
+    words = ["sweep", str(file), "--store", str(tmp_path / "s"), "--data-dir", str(tmp_path / "d"), "--cpus", "2"]
+    monkeypatch.setattr(sys, "argv", ["rt-scale", *words])
+    ended = CliRunner().invoke(app, [*words, "--open"], catch_exceptions=False)
+    told = ended.stdout.splitlines()
+    page = (Store(tmp_path / "s").sweep("one").report / "report.html").as_uri()
+    board = f"rt-scale board {file} --store {tmp_path / 's'} --data-dir {tmp_path / 'd'} --open"
+    assert opened == [page]
+    retry = f"Once that is set right: {shlex.join(['rt-scale', *words])} --retry-failed"
+    assert told[-3:] == [retry, f"open {page}", board]
+    errors = ended.stderr.splitlines()
+    assert errors[:LISTED] == [f"rt-scale: seed={seed} has no result: It diverged." for seed in range(LISTED)]
+    assert errors[LISTED].startswith("rt-scale: 2 more have no result")
+    assert f"No browser could be opened here; open {page}" in errors[-1]
+    assert ended.exit_code == ExitCode.FAILED
+
+
+def test_failed_runs_are_tried_again_by_the_command_that_was_given() -> None:
+    assert again(["sweep", "a b.yaml", "--cpus=2"]) == "rt-scale sweep 'a b.yaml' --cpus=2 --retry-failed"
+    assert again(["sweep", "a", "--retry-failed", "--notify", "http://s3cr3t"]) == "rt-scale sweep a --retry-failed"
+    assert again(["sweep", "--notify=http://s3cr3t", "a"]) == "rt-scale sweep a --retry-failed"
+    assert again(["demo", "--store", "s"]) == "rt-scale sweep demo --store s --retry-failed"
 
 
 def test_runs_left_to_other_drivers_have_an_exit_code_of_their_own(

@@ -217,6 +217,8 @@ def test_divergence_is_a_failure_with_its_reason_and_keeps_what_was_computed(
     failure = run_dir.failure()
     assert failure is not None
     assert failure["reason"] == str(caught.value)
+    assert f" in {run_dir.metrics_path}; " in failure["reason"]
+    assert f"'rt-scale board {spec.name} --store {given.store.place} --open'" in failure["reason"]
     assert "Diverged" in failure["traceback"]
     assert (run_dir.status().state, run_dir.status().attempts) == ("failed", 1)
     assert run_dir.checkpoints.steps() == [0]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 import rt_scale
-from rt_scale.system.console import PlainConsole
+from rt_scale.system.console import PlainConsole, broken
 
 ODD = {
     "[x]": "[x]",
@@ -43,6 +43,25 @@ def test_text_is_shown_as_it_is(text: str, shown: str, encoding: str) -> None:
     console.print(table)
     console.print("in", text, style="dim")
     assert raw.getvalue().decode(encoding).count(shown) == 6
+
+
+LINE = "[1/9] parts=wn/lb/fn,alpha=0.5,seed=1  linear 20.6 (teacher 18.1)  'rt-scale board a --store b' draws it"
+
+
+@pytest.mark.parametrize("width", range(8, 120, 7))
+def test_a_line_is_broken_between_words(width: int) -> None:
+    lines = broken(LINE, width)
+    assert max(map(len, lines)) <= width
+    assert "".join("".join(lines).split()) == "".join(LINE.split())
+    assert all(line.startswith(" ") for line in lines[1:]) or width < 40
+    for word in ("parts=wn/lb/fn,", "alpha=0.5,", "(teacher", "'rt-scale board a --store b'"):
+        assert any(word in line for line in lines) or width < len(word) + 2
+
+
+def test_a_line_is_broken_at_the_best_place() -> None:
+    assert broken("[1/9] alpha=0.5,seed=1  linear 20.6", 30) == ["[1/9] alpha=0.5,seed=1", "  linear 20.6"]
+    assert broken("alpha=0.5,out_dim=64,seed=1", 20, indent=4) == ["alpha=0.5,", "    out_dim=64,", "    seed=1"]
+    assert broken("short", 80) == ["short"]
 
 
 def test_no_text_commands_the_terminal_but_rich_does() -> None:
