@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 def build(folder: Path) -> int:
     """Write the site to ``folder``; 0 if nothing was wrong."""
-    options = ["--quiet", "--fail-on-warning", "--jobs", "auto", "--conf-dir", str(ROOT / "docs")]
-    return sphinx([*options, "--doctree-dir", f"{folder}.doctrees", str(ROOT), str(folder)])
+    options = ["--quiet", "--fail-on-warning", "--fresh-env", "--write-all", "--conf-dir", str(ROOT / "docs")]
+    return sphinx([*options, str(ROOT), str(folder)])
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 project = "rt-scale"
 html_title = "rt-scale"
-copyright = "rt-scale, Apache-2.0"
+copyright = "2026, the rt-scale developers; Apache-2.0"
 extensions = ["myst_parser"]
 root_doc = "docs/index"
 include_patterns = ["docs/**.md", "benchmarks/**.md", "cluster/**.md"]
 exclude_patterns = [".*", "rt-store", "build", "site"]
 html_theme = "furo"
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"
