@@ -109,13 +109,10 @@ class Hosts:
         self.wait(f"Ray on {host.name}", lambda: "Ray runtime started" in log.read_text())
         return process
 
-    def node(self, name: str) -> tuple[Host, Process]:
+    def node(self, name: str, cpus: int = 1) -> tuple[Host, Process]:
         """A host more, with a node."""
         host = self.world.host(name)
-        return host, self.join(host)
-
-    def join(self, host: Host) -> Process:
-        return self.ray(host, f"--address={self.head.ip}:6379", "--num-cpus=1")
+        return host, self.ray(host, f"--address={self.head.ip}:6379", f"--num-cpus={cpus}")
 
     def python(self, code: str, *arguments: object) -> None:
         done = self.head.run([sys.executable, "-c", code, *arguments], env=self.environment, cwd=PROJECT)
@@ -181,10 +178,10 @@ def test_nodes_that_end_are_unplugged_or_cut_off(
         hosts.wait(name, lambda name=name, how=how: f"its node {where[name].ip} was {how}; it continues" in hosts.said)
     assert started[where[told]].wait(60) is not None
     assert hosts.saved(told)[-1] > before  # it saved one before it left
-    more = dict(hosts.node(f"h{number}") for number in (4, 5, 6))
+    more, _ = hosts.node("h4", cpus=3)
     for name in names:
         begun, host = hosts.wait(f"a takeover of {name}", lambda name=name: hosts.attempt(name, 2))
-        assert hosts.world.hosts[host] in more
+        assert host == more.name
         (beaten, _), *_ = hosts.objects(f"{name}/lease/1.exclusive.beat").values()
         assert begun - beaten < TIMES.stale
     hosts.slow.unlink()
