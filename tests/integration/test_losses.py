@@ -25,28 +25,12 @@ from tests.integration import machines
 from tests.integration.dying import outcome
 from tests.integration.machines import CLIENT, PROJECT, Host, Process, World
 from tests.integration.several_nodes import NOTICED
-from tests.integration.sweeping import SWEEP
+from tests.integration.sweeping import SLOW, SWEEP, slow_down
 
 pytestmark = pytest.mark.long
 
 PROGRAMS = Path(sys.executable).parent
-THREE = {
-    **SWEEP,
-    "base": {
-        **SWEEP["base"],
-        "objective": {"name": "own_slow:cross_entropy"},
-        "train": {**SWEEP["base"]["train"], "epochs": 12},
-    },
-    "axes": {"student.alpha": [1e-10, 0.5, 1.0]},
-}
-SLOW = """
-import os, time
-def cross_entropy(student, teacher):
-    if os.path.exists(os.environ.get("SLOW", "")):
-        time.sleep(0.5)
-    return -(teacher.softmax(1) * student.log_softmax(1)).sum(1).mean()
-"""
-"""An objective that takes its time until all runs were hit, on any machine: a minute or more for a run."""
+THREE = {**SWEEP, "base": SLOW, "axes": {"student.alpha": [1e-10, 0.5, 1.0]}}
 STORE = "s3://mine/runs"
 SERVER = """
 import json, os, pathlib, sys, time
@@ -82,12 +66,10 @@ class Hosts:
     """A Ray of hosts: a head, where the driver runs, and nodes of one CPU; S3 on the client's machine."""
 
     def __init__(self, world: World, data_dir: Path) -> None:
-        self.world, self.shared, self.slow = world, world.shared, world.shared / "slow"
-        self.slow.touch()
+        self.world, self.shared, self.slow = world, world.shared, slow_down(world.shared)
         shutil.copytree(data_dir / "digits", self.shared / "data" / "digits")
         (self.shared / "token").write_text("0123456789abcdef" * 4)
         (self.shared / "small.yaml").write_text(yaml.safe_dump(THREE, sort_keys=False))
-        (self.shared / "own_slow.py").write_text(SLOW)
         self.environment = {
             **NOTICED, "SLOW": str(self.slow),
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.shared / "token"),
