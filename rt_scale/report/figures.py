@@ -209,10 +209,13 @@ def _summary(panel: Panel, runs: Sequence[ProbedRun], which: Which, experiment: 
         teachers = [100 * fmean(each.teacher for each in spot) for spot in scores]
         found.append(Line("teacher", x, teachers, "teacher", label))
         printed = [(place, number_of(experiment, spots[value][0].at)) for place, value in zip(x, order, strict=True)]
-        known = [(place, number.student) for place, number in printed if number is not None]
+        role = (
+            "student" if any(number is not None and number.student is not None for _, number in printed) else "teacher"
+        )
+        known = [(place, value) for place, number in printed if (value := getattr(number, role, None)) is not None]
         if known:
             places, numbers = zip(*known, strict=True)
-            found.append(Line("paper's student", places, numbers, "paper", label))
+            found.append(Line(f"paper's {role}", places, numbers, "paper", label))
     return found
 
 

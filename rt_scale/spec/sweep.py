@@ -22,7 +22,7 @@ from rt_scale.spec.yaml_files import parse_document, read_document, read_text
 
 Experiment = Literal[
     "fig1", "fig3", "fig4_epochs", "fig4_steps", "tab2", "tab5", "fig10", "fig11", "fig12", "fig18", "ema", "fig5",
-    "fig8", "fig9", "fig14",
+    "fig8", "fig9", "fig14", "teachers",
 ]  # fmt: skip
 """The paper's experiments whose numbers and claims a report can compare."""
 
