@@ -1,4 +1,4 @@
-"""A sweep on three hosts, disturbed by events that a seed draws, until it is done; see test_chaos.py.
+"""A sweep on three hosts, disturbed by events that a seed draws, until it is done; see clusters/test_chaos.py.
 
 A head without runs, three hosts with two cores each and an S3 server on a host of its own live in a world without a
 way out (machines.py). Whatever ends is started again as somebody who is on call would: Ray on a host, the head, and the

@@ -31,8 +31,6 @@ from tests.integration.dying import outcome
 from tests.integration.machines import CLIENT, HOME, PROJECT, Host, World
 from tests.integration.sweeping import SLOW, SWEEP, slow_down
 
-pytestmark = pytest.mark.long
-
 PROGRAMS = Path(sys.executable).parent
 SERVER = f"http://{CLIENT}:5000"
 FEW = {**SWEEP, "name": "few", "base": SLOW, "launch": {"cpus": 1}}

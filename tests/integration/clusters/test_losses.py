@@ -27,8 +27,6 @@ from tests.integration.machines import CLIENT, PROJECT, Host, Process, World
 from tests.integration.several_nodes import NOTICED
 from tests.integration.sweeping import SLOW, SWEEP, slow_down
 
-pytestmark = pytest.mark.long
-
 PROGRAMS = Path(sys.executable).parent
 THREE = {**SWEEP, "base": SLOW, "axes": {"student.alpha": [1e-10, 0.5, 1.0]}}
 STORE = "s3://mine/runs"

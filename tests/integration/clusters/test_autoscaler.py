@@ -26,8 +26,6 @@ from tests.integration.conftest import PROGRAM, TIMEOUT
 from tests.integration.joining import RAY, Start, connecting, environment, name_of, told
 from tests.integration.test_cluster_nodes import free_port
 
-pytestmark = pytest.mark.long
-
 HEAD = "f" * 51 + "00000"
 """The head's node id, which version 2 is told."""
 LISTS = (
