@@ -134,7 +134,7 @@ class Chaos:
             if not host.alive:
                 host.plug()
         if self._ended(self.head.name):
-            words = ["--head", "--num-cpus=0", "--port=6379", "--dashboard-host=127.0.0.1"]
+            words = ["--head", "--num-cpus=0", "--port=6379", "--include-dashboard=false"]
             self._start_ray(self.head, words)
             time.sleep(RESTART_S)
         for host in self.hosts:
