@@ -170,9 +170,7 @@ def test_no_idle_process_is_kept_while_no_run_could_start(queue: Queue, view: Vi
     assert not queue.finished
 
 
-def test_a_process_that_was_lost_with_its_node_was_preempted(
-    queue: Queue, view: View, lost: dict[str, str]
-) -> None:
+def test_a_process_that_was_lost_with_its_node_was_preempted(queue: Queue, view: View, lost: dict[str, str]) -> None:
     told: list[tuple[str, str]] = []
     driver = _Driver(
         queue,
