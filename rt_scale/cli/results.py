@@ -131,6 +131,7 @@ def _written(sweeps: Sequence[SweepRuns], best: bool, data_dir: Path, rates: Seq
 def _show_report(report: Report, board: Path | None) -> None:
     from rich.text import Text
 
+    from rt_scale.report.beside import beside_cells
     from rt_scale.report.page import plain_to_rich, to_rich
 
     console = open_console()
@@ -139,6 +140,9 @@ def _show_report(report: Report, board: Path | None) -> None:
     for probe, rows in report.measured.items():
         if probe.partition("@")[0] in ("linear", "knn"):
             console.print(to_rich(rows, report.which))
+    if printed := [row for row in report.beside if row.printed is not None]:
+        titles, *lines = beside_cells(printed)
+        print_table(titles, [tuple(line) for line in lines])
     if report.metrics:
         console.print(plain_to_rich(report.plain))
     for judged in report.verdicts:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from rt_scale.report.paper_numbers import number_of
 from rt_scale.report.results import ProbedRun, Scores
 from rt_scale.report.statistics import Scale, Verdict, judge
 from rt_scale.spec.data import GAUSSIAN
@@ -71,6 +72,18 @@ def student_above_teacher(runs: Sequence[ProbedRun]) -> Verdict:
 def student_above_input(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the lower limit of student - input pixels is above 0, fails where the upper is below."""
     return judge({"student - input": [scores.student - scores.input for scores in scored(runs)]}, above=0)
+
+
+def teachers_as_printed(runs: Sequence[ProbedRun]) -> Verdict:
+    """Random teachers are as good as the paper's: holds where for every encoder the limits of teacher - the paper's
+    teacher lie within +-2.5 points (two one-sided tests), fails where for one of k the difference is beyond 2.5 points
+    at confidence 1 - 0.05 / k. The paper's numbers, whose spread is not printed, count as exact."""
+    differences = {}
+    for encoder, group in by(runs, "encoder").items():
+        number = number_of("teachers", group[0].at)
+        if number is not None and number.teacher is not None:
+            differences[encoder] = [scores.teacher - number.teacher / 100 for scores in scored(group)]
+    return judge(differences, above=-MARGIN, below=MARGIN)
 
 
 def all_gain(over: str) -> Claim:

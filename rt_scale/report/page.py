@@ -19,6 +19,7 @@ from markupsafe import Markup
 from rich.table import Table
 
 from rt_scale.report.analyses.base import Analysis, Picture
+from rt_scale.report.beside import BESIDE, LAST_AND_BEST, BesideRow, beside_cells
 from rt_scale.report.bill import Bill
 from rt_scale.report.paper import Judged
 from rt_scale.report.plain import MetricRow, RunPicture, metrics_of, plain_cells
@@ -58,6 +59,7 @@ class Report:
         data: data sets with their variants, ``title (name, sha256 ...)``.
         which: the student's epoch.
         tables: rows by probe (``linear``, ``knn@cifar100``, ...), for the probes of the runs.
+        beside: last and best epoch, beside the paper's numbers.
         plain: rows of runs without probes.
         shots: pictures that runs wrote.
         plugins: titles and rows of the numbers of plugins' probes; empty if there are none.
@@ -81,6 +83,7 @@ class Report:
     results: Mapping[str, RunResult]
     folder: Path
     runs: Path
+    beside: Sequence[BesideRow] = ()
     plain: Sequence[MetricRow] = ()
     shots: Sequence[RunPicture] = ()
     verdicts: Sequence[Judged] = ()
@@ -163,29 +166,19 @@ class Report:
             found.append("The paper prints no number for these configurations.")
         else:
             found.append(f"The paper's numbers: {', '.join(dict.fromkeys(number.source for number in printed))}.")
-            if self.which == "last":
-                found.append("They are the best over epochs; 'rt-scale report --best' shows ours so, too.")
         return found
-
-
-def beside_paper(rows: Sequence[ResultRow]) -> bool:
-    """Whether the paper prints a number for any of the rows."""
-    return any(row.printed is not None for row in rows)
 
 
 def caption(rows: Sequence[ResultRow], which: Which, *, intervals: bool = True) -> str:
     """The caption of a table; without ``intervals`` only the gain has one."""
     text = f"{titled_probe(rows)}: test accuracy in %, mean ± standard deviation over seeds"
     text += f"{', with the 95 % interval of the mean' if intervals else ''}; {EPOCH[which]}; "
-    text += f"gain = student less its own teacher{'' if intervals else _GAIN_INTERVAL}"
-    beside = "; paper = the best over its epochs; difference = our student less the paper's, in points"
-    return text + beside if intervals and beside_paper(rows) else text
+    return f"{text}gain = student less its own teacher{'' if intervals else _GAIN_INTERVAL}"
 
 
 def titles(rows: Sequence[ResultRow]) -> list[str]:
-    """Column titles: the axes, the measurements, the paper's numbers."""
-    paper = ["paper: teacher", "paper: student", "difference"] if beside_paper(rows) else []
-    return [*rows[0].shown, "runs", *ROLES, "gain", *paper]
+    """Column titles: the axes and the measurements."""
+    return [*rows[0].shown, "runs", *ROLES, "gain"]
 
 
 def to_html(report: Report) -> str:
@@ -243,8 +236,8 @@ def _templates(finalize: Callable[[object], Markup] | None = None) -> Environmen
         loader=PackageLoader("rt_scale.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, finalize=finalize,
     )  # fmt: skip
-    words = {"JUDGED": JUDGED, "STATED": STATED}
-    found.globals |= {**words, "beside_paper": beside_paper, "caption": caption, "counted": counted,
+    words = {"BESIDE": BESIDE, "JUDGED": JUDGED, "LAST_AND_BEST": LAST_AND_BEST, "STATED": STATED}
+    found.globals |= {**words, "beside_cells": beside_cells, "caption": caption, "counted": counted,
                       "plain_cells": plain_cells,
                       "script_json": script_json, "titles": titles, "titled_probe": titled_probe}  # fmt: skip
     return found

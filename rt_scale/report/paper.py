@@ -126,6 +126,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
                    ("encoder",)),),
         {"table-5": (Panel("encoder", "probe", scale="names", label="encoder"),)},
     ),
+    "teachers": Experiment(
+        "Random teachers (tables 1, 3 and 5)",
+        (Statement("Random teachers are as good as the paper's.", claims.teachers_as_printed, ("encoder",), _BOTH),),
+        {"teachers": (Panel("encoder", "probe", scale="names", label="encoder"),)},
+    ),
     "fig10": Experiment(
         "Number of outputs m (figure 10)",
         (Statement("Accuracy makes a transition where m passes the width of the bottleneck.",

@@ -19,6 +19,8 @@ from rt_scale.spec.networks import PAPER, part_flags
 from rt_scale.spec.run import RunSpec
 
 START = "teacher.start_from"
+EPOCHS = (100, 150)
+"""Lengths of the paper's runs, by figure."""
 _UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", "data.sigma", "data.channels", START)
 
 
@@ -26,11 +28,12 @@ _UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", "data
 class Number:
     """What the paper prints for one configuration: accuracies in percent, the best over epochs.
 
-    ``source`` is the table or figure; ``other_data``: our runs use a variant of the paper's data set.
+    ``source`` is the table or figure; ``student``: None where teachers alone are compared;
+    ``other_data``: our runs use a variant of the paper's data set.
     """
 
     source: str
-    student: float
+    student: float | None
     teacher: float | None = None
     input: float | None = None
     other_data: bool = False
@@ -138,7 +141,13 @@ def departures(points: Sequence[Point]) -> list[str]:
     for point, fields in zip(points, ours, strict=True):
         own = training(point.spec).encoder
         encoder = {"name": own.name, "norm": own.norm, "args": own.args, "source": own.source}
-        papers = RunSpec.model_validate({"data": {"name": "cifar10"}, "encoder": encoder}).model_dump(mode="json")
+        epochs = training(point.spec).train.epochs
+        document = {
+            "data": {"name": "cifar10"},
+            "encoder": encoder,
+            "train": {"epochs": epochs if epochs in EPOCHS else max(EPOCHS)},
+        }
+        papers = RunSpec.model_validate(document).model_dump(mode="json")
         plain = flat_fields(papers)
         for key, value in fields.items():
             if value != plain.get(key) and key not in varied and not key.startswith(_UNSHOWN):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.report.analyses.base import Analysis, Asked, Picture
+from rt_scale.report.beside import beside_rows, beside_table
 from rt_scale.report.bill import bill_of
 from rt_scale.report.export import numbers_table, verdicts_table, write_report_table
 from rt_scale.report.figures.drawing import draw, save
@@ -111,13 +112,15 @@ def _report(
     asked_for = Asked(points, results, states, store, folder, which, asked)
     analyses = _analyses(asked_for)
     analysed = [run for analysis in analyses for run in analysis.runs]
+    tables = result_rows(probed, runs, which, asked)
     about = Report(
         title=experiment.title,
         sweeps=names,
         experiment=asked,
         data=_data(results.values()),
         which=which,
-        tables=result_rows(probed, runs, which, asked),
+        tables=tables,
+        beside=beside_rows(tables),
         plain=metric_rows(points, results),
         shots=run_pictures(points, store),
         statuses=statuses,
@@ -237,6 +240,7 @@ def _write(report: Report) -> list[Path]:
         write_bytes(folder / name, text.encode())
     remove(folder / "tables.md")  # of an earlier version
     tables = {"report": numbers_table(report)} if report.tables else {}
+    tables |= {"beside": beside_table(report.beside)} if report.beside else {}
     tables |= {"metrics": metrics_table(report.plain)} if report.metrics else {}
     tables |= {"verdicts": verdicts_table(report)} if report.verdicts else {}
     files = [picture.png for picture in report.pictures] + [picture.svg for picture in report.pictures]

@@ -146,7 +146,7 @@ class ResultRow:
     @property
     def difference(self) -> float | None:
         """Our student's mean less the paper's, in percentage points."""
-        if self.printed is None or not self.measured:
+        if self.printed is None or self.printed.student is None or not self.measured:
             return None
         return 100 * self.measured["student"].mean - self.printed.student
 
@@ -164,15 +164,6 @@ class ResultRow:
             return [NOTHING] * 4
         roles = [self.measured[role] for role in ROLES]
         return [*(each.percent_interval if intervals else each.percent for each in roles), self.measured["gain"].points]
-
-    @property
-    def paper_texts(self) -> list[str]:
-        """The paper's teacher and student, and the difference, as text."""
-        if self.printed is None:
-            return [NOTHING] * 3
-        teacher = NOTHING if self.printed.teacher is None else f"{self.printed.teacher:.2f}"
-        difference = NOTHING if self.difference is None else f"{self.difference:+.1f}"
-        return [teacher, f"{self.printed.student:.2f}", difference]
 
     def to_json(self) -> dict[str, object]:
         """Values and measurements as plain values."""

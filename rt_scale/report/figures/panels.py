@@ -271,13 +271,13 @@ def _summary(
         teachers = [100 * fmean(each.teacher for each in spot) for spot in scores]
         found.append(Line("teacher", x, teachers, "teacher", label))
         printed = [(place, number_of(experiment, spots[value][0].at)) for place, value in zip(x, order, strict=True)]
-        known = [(place, number) for place, number in printed if number is not None]
+        numbers = [(place, number) for place, number in printed if number is not None]
+        role = "student" if any(number.student is not None for _, number in numbers) else "teacher"
+        known = [(place, value) for place, number in numbers if (value := getattr(number, role)) is not None]
         if known:
-            other = ["data"] * any(number.other_data for _, number in known) + ["size"] * other_size
-            words = f"paper's student (other {' and '.join(other)})" if other else "paper's student"
-            found.append(
-                Line(words, [place for place, _ in known], [each.student for _, each in known], "paper", label)
-            )
+            other = ["data"] * any(number.other_data for _, number in numbers) + ["size"] * other_size
+            words = f"paper's {role}" + (f" (other {' and '.join(other)})" if other else "")
+            found.append(Line(words, *zip(*known, strict=True), "paper", label))
     if panel.metric == GAIN and found:
         ends = list(dict.fromkeys(place for line in found for place in line.x))
         found.append(Line("teacher", ends, [0.0] * len(ends), "teacher"))

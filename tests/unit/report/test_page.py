@@ -13,7 +13,7 @@ import pytest
 
 from rt_scale.report.analyses.base import Picture, inline_svg
 from rt_scale.report.export import numbers_table, verdicts_table
-from rt_scale.report.page import Report, beside_paper, caption, titles, to_html, to_markdown
+from rt_scale.report.page import Report, caption, titles, to_html, to_markdown
 from rt_scale.report.paper import Judged
 from rt_scale.report.paper_numbers import departures
 from rt_scale.report.report import check_same_data, merged_points
@@ -106,7 +106,6 @@ def test_rows_have_ours_and_what_is_lacking(make: Make) -> None:
     near, far = make().tables["linear"]
     assert titles([near]) == ["alpha", "runs", "input", "teacher", "student", "gain"]
     assert cells(near) == ["2 of 3 (1 failed)", "60.0 ± 0.0", "30.5 ± 0.7", "42.0 ± 2.8", "+11.5"]
-    assert near.paper_texts == ["-", "-", "-"]
     assert cells(far) == ["1 of 3 (1 partial, 1 missing)", "60.0", "30.0", "20.0", "-10.0"]
     assert cells(make(which="best").tables["linear"][0])[3].startswith("52.0 ± 2.8")
 
@@ -116,17 +115,13 @@ def test_the_difference_is_our_student_less_the_papers(point: Make, result: Make
     results = {place.spec.name: result(0.5, 0.3, 0.6) for place in places}
     (row,) = linear(places, results, dict.fromkeys(results, "done"), "last", "fig1")["linear"]
     assert caption([row], "last").startswith("linear probe, CIFAR-10 (re-encoded as JPEG): test accuracy")
-    assert "paper = the best over its epochs" in caption([row], "last")
     assert row.difference == pytest.approx(50 - 51.98)
     assert dict(row.shown) == {"data.name": "CIFAR-10 (re-encoded as JPEG)", "encoder.name": "vgg11"}
-    assert titles([row])[-3:] == ["paper: teacher", "paper: student", "difference"]
-    assert row.paper_texts == ["36.55", "51.98", "-2.0"]
 
 
 def test_a_configuration_without_results_has_a_row(points: list[Point]) -> None:
     rows = linear(points, {}, {place.spec.name: "missing" for place in points}, "last", "fig3")["linear"]
     assert [cells(row) for row in rows] == [["0 of 3 (3 missing)", *["-"] * 4]] * 2
-    assert not beside_paper(rows[1:])
 
 
 def test_the_page_is_whole_and_leads_to_runs_that_are_there(make: Make, points: list[Point]) -> None:
@@ -221,6 +216,9 @@ def test_departures_from_the_papers_setting_are_told(point: Make) -> None:
     base = [Point({"student.alpha": 0.3}, 0, place.spec) for place in places]
     assert departures(places) == []
     assert departures(base) == ["width = 0.5 or 1"]
+    assert [departures([replace(point({"train.epochs": epochs}), values={})]) for epochs in (100, 150, 7)] == [
+        [], [], ["train.epochs = 7"],
+    ]  # fmt: skip
 
 
 def test_an_address_leads_to_a_folder_of_any_name(make: Make, tmp_path: Path) -> None:

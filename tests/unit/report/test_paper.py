@@ -35,6 +35,8 @@ def test_every_experiment_that_a_sweep_may_name_is_there() -> None:
         ("fig1", {"data": "tiny_imagenet", "probed": "tiny_imagenet"}, (10.40, 4.85, 3.28, "table 1")),
         ("tab2", {"data": "tiny_imagenet", "probed": "stl10"}, (41.42, 24.24, None, "table 2")),
         ("tab5", {"encoder": "resnet56"}, (27.92, 14.05, None, "table 5")),
+        ("teachers", {"encoder": "vit_base_shared"}, (None, 41.71, 39.02, "table 5")),
+        ("teachers", {"probe": "knn"}, (None, 37.65, 33.61, "table 3")),
         ("fig3", {"alpha": 1e-10}, (46.02, 35.50, 39.02, "table 1 (the default run)")),
         ("fig10", {"outputs": 65536}, (46.02, 35.50, 39.02, "table 1 (the default run)")),
         ("fig4_steps", {"data": "cifar5m", "samples": 5000, "encoder": "vgg11"}, (47.66, None, None, "figure 4")),
@@ -60,6 +62,7 @@ def test_numbers_are_found_by_what_was_done(experiment: str, changes: dict[str, 
         ("fig10", {"outputs": 256}),
         ("fig18", {"round": 2}),
         ("fig11", {"norm": "none"}),
+        ("teachers", {"probe": "knn", "encoder": "vgg13"}),
     ],
 )
 def test_what_the_paper_does_not_print_is_not_made_up(experiment: str, changes: dict[str, Any]) -> None:

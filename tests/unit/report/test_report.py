@@ -43,7 +43,10 @@ def test_a_report_is_written_beside_the_sweep(store: Store, points: list[Point],
     (folder / "tables.md").write_text("of an earlier version")
     report = make_report([SweepRuns(SweepSpec(name="demo", base=BASE), points, store)], which, NOTHING_HERE)
     names = ["curves-linear.png", "curves-linear.svg", "report.html", "report.md", "tables.json"]
-    assert report.files == [folder / name for name in (*names, "report.csv", "report.parquet")]
+    assert report.files == [
+        folder / name
+        for name in (*names, *(f"{table}.{form}" for table in ("report", "beside") for form in ("csv", "parquet")))
+    ]
     assert all(path.stat().st_size > 0 for path in report.files)
     assert sorted(folder.iterdir()) == sorted(report.files)
     assert (report.title, report.finished, len(report.data)) == ("demo", "2 of 3", 1)

@@ -17,6 +17,8 @@ from rt_scale.spec.run import RunSpec, SeedSpec
 from tests.unit.spec.sweep_files import ANALYSES, FILES, ORDER, ROOT, hashes, head, load, runs, values
 
 BOTH = {"resnet18", "vgg11"}
+AS_PUBLISHED = ("fig1_as_published", "fig3_as_published", "fig10_as_published")
+"""Twins without weight norm in the last layer."""
 CIFAR5M = (500, 1_000, 2_000, 5_000, 10_000, 15_000, 50_000, 100_000, 200_000, 750_000, 1_000_000, 5_000_000)
 NOISE = (500, 5_000, 50_000, 150_000)
 
@@ -29,7 +31,7 @@ def default(encoder: str, seed: int) -> RunSpec:
 
 
 def test_there_is_a_file_and_a_twin_for_each_experiment() -> None:
-    for folder, more in (("paper", set()), ("small", {"instability"})):
+    for folder, more in (("paper", {"teachers"}), ("small", {"instability", "fig1_half", *AS_PUBLISHED})):
         assert {path.stem for path in (ROOT / "sweeps" / folder).iterdir()} == {*ORDER, *ANALYSES, *more}
 
 
@@ -39,14 +41,14 @@ def test_the_readme_lists_them_in_the_order_in_which_they_are_counted() -> None:
     assert rows == [(name, name, str(len(runs("paper", name)))) for name in [*ORDER, *ANALYSES]]
 
 
-@pytest.mark.parametrize(("folder", "name"), [*FILES, *product(("paper", "small"), ANALYSES)])
+@pytest.mark.parametrize(("folder", "name"), [*FILES, *product(("paper", "small"), ANALYSES), ("paper", "teachers")])
 def test_heads_are_true(folder: str, name: str) -> None:
     sweep, points = load(folder, name)
     assert sweep.name == (name if folder == "paper" else f"small_{name}")
     assert sweep.experiment == name
     assert {point.seed for point in points} == set(range(5 if (folder, name) == ("paper", "fig8") else 3))
     words = head(folder, name)
-    every = [*ORDER, *ANALYSES]
+    every = [*ORDER, *ANALYSES, "teachers"]
     before = set().union(*(hashes(folder, other) for other in every[: every.index(name)]))
     new = len(hashes(folder, name) - before)
     assert words["Runs"] == f"{len(points)}, of them {new} in no file before this one."
@@ -132,6 +134,17 @@ def test_table_5_has_13_architectures_with_the_transformers_that_were_published(
     for spec in runs("paper", "tab5"):
         assert spec.encoder.attention == ("heads" if spec.encoder.name.startswith("vit") else "tokens")
         assert spec.encoder.width == 1
+
+
+def test_the_teachers_are_those_of_table_5_before_any_training() -> None:
+    own = {spec.hash: spec for spec in runs("paper", "teachers")}
+    assert {"0a96c335ad82eb15", "3e264901fa90dd11", "44a1ed31be4067fd"} <= set(own)  # computed in November 2026
+    assert all(
+        (spec.train.stop, spec.student.alpha, spec.data.name) == ("0ep", 0, "cifar10_jpeg") for spec in own.values()
+    )
+    architectures = {(spec.encoder.name, spec.encoder.attention) for spec in own.values()}
+    assert architectures == {(spec.encoder.name, spec.encoder.attention) for spec in runs("paper", "tab5")}
+    assert {spec.encoder.init for spec in own.values() if spec.encoder.attention == "heads"} == {"authors"}
 
 
 def test_tables_1_to_4_have_data_sets_as_they_come() -> None:
