@@ -277,7 +277,8 @@ def _summary(
         if known:
             other = ["data"] * any(number.other_data for _, number in numbers) + ["size"] * other_size
             words = f"paper's {role}" + (f" (other {' and '.join(other)})" if other else "")
-            found.append(Line(words, *zip(*known, strict=True), "paper", label))
+            places, values = zip(*known, strict=True)
+            found.append(Line(words, places, values, "paper", label))
     if panel.metric == GAIN and found:
         ends = list(dict.fromkeys(place for line in found for place in line.x))
         found.append(Line("teacher", ends, [0.0] * len(ends), "teacher"))
