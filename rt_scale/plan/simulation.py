@@ -186,6 +186,9 @@ class _SimulatedRuns:
     def values(self, name: str) -> Mapping[str, float]:
         return {}
 
+    def executed_by(self, name: str) -> str:
+        return ""
+
     def fail(self, spec: RunSpec, why: str) -> None:
         """Nothing is recorded."""
 

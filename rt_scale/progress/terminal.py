@@ -9,16 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.measure import Measurement
-from rich.progress import BarColumn, Progress, ProgressColumn, Task
-from rich.table import Column, Table
+from rich.progress import Progress, Task
 from rich.text import Text
 
-from rt_scale.progress.bars import CLASSIFIER, Score, Words, probe_text, scores
+from rt_scale.progress.bars import CLASSIFIER, Score, probe_text, scores
+from rt_scale.progress.rows import SweepProgress
 from rt_scale.scheduler.job import View
-from rt_scale.system.console import PlainConsole, duration_text
+from rt_scale.system.console import PlainConsole, broken, duration_text
 
 if TYPE_CHECKING:
     from rt_scale.scheduler.job import RunReport
@@ -79,8 +76,10 @@ class SweepState:
         self._waiting[label] = (plain(why), again)
         return self._leave(label) is not None
 
-    def finish(self, label: str, state: str, how: str = "", values: Mapping[str, float] | None = None) -> str:
-        """A run ended as ``state``; returns a line with its number, ``how``, accuracies, time and place.
+    def finish(
+        self, label: str, state: str, how: str = "", values: Mapping[str, float] | None = None, by: str = ""
+    ) -> str:
+        """A run ended as ``state``; returns a line with its number, ``how``, accuracies, and time and place or ``by``.
 
         The line is empty if the run had ended before.
         """
@@ -95,9 +94,10 @@ class SweepState:
         line = [f"[{self._done_before + len(self._finished)}/{self.total}] {plain(label)}", plain(how)]
         if state != FAILED:
             _compare(self._best, scores(last), plain(label))
-            self._durations += [] if spent is None else [spent]
+            self._durations += [] if spent is None or by else [spent]
             where = f" on {task.fields['where']}" if task is not None and task.fields["where"] else ""
-            line += [probe_text(last), "" if spent is None else f"{duration_text(spent)}{where}"]
+            here = "" if spent is None else f"{duration_text(spent)}{where}"
+            line += [probe_text(last), f"by {plain(by)}" if by else here]
         return "  ".join(part for part in line if part)
 
     @property
@@ -229,95 +229,6 @@ QUIET = 30.0
 """Least seconds between two summaries in a pipe."""
 REFRESH = 0.25
 """Least seconds between two redraws in a terminal."""
-LABEL, SHARE = 24, 0.4
-"""Columns are dropped until labels have this many characters or this share of the width, whichever is more."""
-CELL = 24
-"""Most characters of a device or stage."""
-
-COLUMNS: dict[str, ProgressColumn] = {
-    "bar": BarColumn(bar_width=10),
-    "percent": Words(lambda run: f"{100 * run.completed // run.total:3.0f} %" if run.total else ""),
-    "rate": Words(
-        lambda run: f"{run.speed:,.{0 if run.speed >= 10 else 1}f} steps/s" if run.speed else "",
-        style="dim", justify="right",
-    ),
-    "left": Words(
-        lambda run: "" if run.time_remaining is None else f"{duration_text(run.time_remaining)} left", justify="right"
-    ),
-    "where": Words(lambda run: shorten(run.fields["where"], CELL), style="dim"),
-    "stage": Words(lambda run: shorten(run.fields["stage"], CELL), style="dim"),
-    "probes": Words(lambda run: ", ".join(f"{each.kind} {100 * each.value:.1f}" for each in run.fields["scores"])),
-}  # fmt: skip
-"""The columns beside the label, from left to right."""
-DROPPED = ("bar", "stage", "rate", "probes", "where", "left", "percent")
-"""The order in which a narrow terminal drops columns."""
-
-
-class SweepProgress(Progress):
-    """One row per running run, and below it the lines of ``notes``, the most important first.
-
-    It is never wider or taller than the terminal.
-    """
-
-    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
-        self.notes: Callable[[], list[Text]] = list
-        super().__init__(
-            console=console,
-            auto_refresh=False,  # only the driver's thread changes the rows, so only it draws
-            speed_estimate_period=float("inf"),
-            transient=True,
-            redirect_stdout=False,  # other output on stdout is not for this console
-            redirect_stderr=False,
-            get_time=clock,
-        )
-
-    def refresh(self) -> None:
-        """Do nothing when a task changes: the view redraws every ``REFRESH`` seconds."""
-
-    def get_renderable(self) -> RenderableType:
-        """Itself, so that it is also up to date when a line is printed above it."""
-        return self
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Use one line less than the terminal has: the cursor needs one."""
-        room = max(1, options.size.height - 1)
-        notes = self.notes()[:room]
-        room -= len(notes)
-        shown = self.tasks if len(self.tasks) <= room else self.tasks[: max(0, room - 1)]
-        hidden = [Text(f"and {len(self.tasks) - len(shown)} more", style="dim")] if len(shown) < len(self.tasks) else []
-        lines = len(shown) + len(hidden)
-        if room > lines:
-            yield Text()  # separates it from the lines above
-        if shown:
-            yield self._fitting_table(shown, console, options)
-        for line in (*hidden[:room], *notes):
-            line.no_wrap, line.overflow = True, "crop"
-            yield line
-
-    def _fitting_table(self, tasks: list[Task], console: Console, options: ConsoleOptions) -> Table:
-        width = options.max_width
-        widest = max(cell_len(task.description) for task in tasks)
-        wanted = min(widest, max(LABEL, int(SHARE * width)))
-        names = list(COLUMNS)
-        for name in DROPPED:
-            beside = self._table(tasks, names, 0)
-            taken = Measurement.get(console, options.update_width(10_000), beside).maximum
-            if taken + wanted <= width:
-                break
-            names.remove(name)
-        else:
-            taken = 0
-        return self._table(tasks, names, min(widest, max(1, width - taken)))
-
-    @staticmethod
-    def _table(tasks: list[Task], names: list[str], label: int) -> Table:
-        columns = [COLUMNS[name] for name in names]
-        table = Table.grid(
-            Column(no_wrap=True), *(each.get_table_column().copy() for each in columns), padding=(0, 2, 0, 0)
-        )
-        for task in tasks:
-            table.add_row(Text(shorten(task.description, label)), *(column(task) for column in columns))
-        return table
 
 
 class SweepView(View):
@@ -362,9 +273,11 @@ class SweepView(View):
         self.tick()
 
     def waiting(self, label: str, why: str, seconds: float | None, *, leased_elsewhere: bool = False) -> None:
-        """Count a run as waiting; print a line, unless it runs elsewhere and was not running here."""
-        had_been_running = self._state.wait(label, why, seconds)
-        if had_been_running or not leased_elsewhere:
+        """Count a run as waiting; print a line, unless it runs elsewhere, as ``why`` says, and was not running here."""
+        had_been_running = self._state.wait(label, f"run by {why}" if leased_elsewhere else why, seconds)
+        if had_been_running and leased_elsewhere:
+            self._print(f"held {plain(label)}: by {plain(why)}", "yellow")
+        elif not leased_elsewhere:
             again = "" if seconds is None else f", again in {duration_text(seconds)}"
             self._print(f"waiting {plain(label)}: {plain(why)}{again}", "yellow")
         self.tick()
@@ -377,10 +290,10 @@ class SweepView(View):
         self._print(f"preempted {plain(label)}: {plain(why)}; it continues from its last checkpoint {again}", "yellow")
         self.tick()
 
-    def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
+    def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None, by: str = "") -> None:
         """Turn the row of a run into a line."""
         if error is None:
-            self._print(self._state.finish(label, DONE, values=values))
+            self._print(self._state.finish(label, DONE, values=values, by=by))
         elif line := self._state.finish(label, FAILED, f"FAILED: {error}"):
             self._print(line, "red")
             self._failed(label, error, self._state.counts)
@@ -412,15 +325,6 @@ class SweepView(View):
         self._print(plain(text), "dim")
 
     def _print(self, text: str, style: str = "") -> None:
-        if text:
-            self._console.print(Text(text, style=style), soft_wrap=True)
-
-
-def shorten(text: str, width: int) -> str:
-    """The text, its middle replaced by ``...`` if it is wider than ``width`` characters."""
-    if cell_len(text) <= width:
-        return text
-    if width <= 5:
-        return set_cell_size(text, width)
-    tail = (width - 3) // 2
-    return f"{set_cell_size(text, width - 3 - tail)}...{set_cell_size(text[::-1], tail)[::-1]}"
+        if text:  # a pipe gets it in one line
+            lines = broken(text, self._console.width, indent=4) if self._draws else [text]
+            self._console.print(Text("\n".join(lines), style=style), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rt_scale.plugins import load
 from rt_scale.scheduler.comparison import refresh_board
-from rt_scale.scheduler.job import Job, Where, jobs_of
+from rt_scale.scheduler.job import Job, Where, asked_address, jobs_of
 from rt_scale.scheduler.preflight import (
     changed,
     check_exploration,
@@ -76,7 +77,7 @@ def run_sweeps(
     left, late = set[str](), set[str]()
     if len(failed) < len(todo) or to_sample:
         with view(len(jobs) + to_sample, len(jobs) - len(todo)) as shown:
-            for note in notes:
+            for note in filter(None, (*notes, _started_before(todo, store))):
                 shown.said(note)
             failed, left, late = _run(sweeps, todo, given_up, where, shown, stopping, lost)
         store.refresh()
@@ -108,6 +109,18 @@ def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopp
             load(*plugin)
     changes = (changed(sweep, where.replace) for sweep in sweeps)
     return [note for note in (runs_on_other_data(sweeps, where), *changes) if note]
+
+
+def _started_before(todo: Sequence[Job], store: Store) -> str:
+    """How many runs go on from their checkpoints, and how many other drivers execute, in words; empty if none."""
+    begun = [(job.name, store.status(job.name)) for job in todo]
+    theirs = Counter(status.owner for _, status in begun if status.state == "running")
+    ours = [name for name, status in begun if status.state in ("partial", "failed")]
+    going_on = sum(bool(store.run(name).checkpoints.steps()) for name in ours)
+    parts = [f"{going_on} go on from their checkpoints" if going_on > 1 else "1 goes on from its checkpoint"]
+    parts = parts if going_on else []
+    parts += [f"{number} {'is' if number == 1 else 'are'} executed by {owner}" for owner, number in theirs.items()]
+    return f"of {counted(len(todo), 'run')} to do, {', '.join(parts)}" if parts else ""
 
 
 def keep(sweeps: Sequence[SweepRuns]) -> None:
@@ -144,6 +157,7 @@ def _run(
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
     plugins = [plugin for sweep in sweeps for plugin in sweep.spec.names.found.values()]
     deadline = where.deadline
+    view.said("starting Ray" if where.alone else f"connecting to the Ray cluster at {asked_address(where.address)[0]}")
     with ExitStack() as stack:
         cluster = stack.enter_context(
             connect(where.address, train=train, log_dir=log_dir, plugins=plugins, max_nodes=where.max_nodes)
@@ -172,6 +186,8 @@ def _run(
             may_start=deadline.allows if deadline else lambda job: True,
         )  # fmt: skip
         control = stack.enter_context(ControlActor())
+        if todo:
+            view.said("starting the first runs: each process imports PyTorch and reads its images")
         exploration = Exploration(sweeps, given_up, cluster.at_once, added=view.added, tell=control.end)
         run_queue(queue, where, cluster, control, view, exploration, meter, stopping=ending)
     return queue.failed, queue.left, queue.late

@@ -171,7 +171,7 @@ def job_outcome(outcome: RunResult | BaseException, client: ControlClient) -> Jo
             return JobOutcome(JobState.PREEMPTED, client.stop_request.text)
         return JobOutcome(JobState.RETURNED, client.stop_request.text if client.stop_request else "")
     if isinstance(outcome, LeasedElsewhere):
-        return JobOutcome(JobState.LEASED_ELSEWHERE, str(outcome))
+        return JobOutcome(JobState.LEASED_ELSEWHERE, outcome.owner)
     if isinstance(outcome, DeviceLost):
         return JobOutcome(JobState.DIED if works() else JobState.DEVICE_LOST, str(outcome))
     if isinstance(outcome, StoreUnavailable):

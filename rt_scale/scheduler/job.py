@@ -173,13 +173,16 @@ class View:
         """The run ``label`` reported its progress."""
 
     def waiting(self, label: str, why: str, seconds: float | None, *, leased_elsewhere: bool = False) -> None:
-        """A run is back in the queue, for ``seconds`` if known; ``leased_elsewhere``: another driver executes it."""
+        """A run is back in the queue, for ``seconds`` if known; ``leased_elsewhere``: ``why`` names who executes it."""
 
     def preempted(self, label: str, why: str, seconds: float | None) -> None:
         """A run is back in the queue, for ``seconds`` if known, as its node was preempted or lost."""
 
-    def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
-        """A run is done, with its last measurements ``values``, or failed because of ``error``."""
+    def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None, by: str = "") -> None:
+        """A run is done, with its last measurements ``values``, or failed because of ``error``.
+
+        ``by`` names the driver that executed it, if it was another one.
+        """
 
     def stopped(self, label: str, why: str) -> None:
         """A rule stopped a run early."""

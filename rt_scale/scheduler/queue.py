@@ -60,6 +60,9 @@ class Runs(Protocol):
     def values(self, name: str) -> Mapping[str, float]:
         """The last measurements of a run that is done."""
 
+    def executed_by(self, name: str) -> str:
+        """Which driver executed a run that is done."""
+
     def fail(self, spec: RunSpec, why: str) -> None:
         """Record why a run is not retried."""
 
@@ -80,6 +83,11 @@ class StoredRuns:
     def values(self, name: str) -> Mapping[str, float]:
         result = self._store.run(name).result()
         return {} if result is None else result.last
+
+    def executed_by(self, name: str) -> str:
+        record = self._store.run(name).record()
+        host = record.attempts[-1].host if record and record.attempts else None
+        return f"another driver on {host}" if host else "another driver"
 
     def fail(self, spec: RunSpec, why: str) -> None:
         run_dir = self._store.run(spec)
@@ -191,7 +199,7 @@ class Queue:
                 self._over[name] = JobOutcome(JobState.DONE)
             if self._is_done(name):
                 if name == job.name:  # another driver or sweep computed it
-                    self._view.finished(job.label, None, self._runs.values(name))
+                    self._view.finished(job.label, None, self._runs.values(name), self._runs.executed_by(name))
                 continue
             wanted = self._wanted.get(name)
             if wanted is None:
@@ -319,10 +327,12 @@ class Queue:
 
     def _is_elsewhere(self, entry: _Entry) -> bool:
         """Look at a delayed run: whether another driver executes it; if not, it is settled or may start."""
-        state = self._runs.state_now(entry.job.name)
+        theirs, state = entry.elsewhere, self._runs.state_now(entry.job.name)
         entry.elsewhere = state == "running"
         if state == "done":
-            self._settle(entry, JobOutcome(JobState.DONE))
+            name = entry.job.name
+            by = self._runs.executed_by(name) if theirs else ""
+            self._settle(entry, JobOutcome(JobState.DONE, values=self._runs.values(name)), by)
         elif not entry.elsewhere:
             self._make_ready(entry)
         return entry.elsewhere
@@ -394,7 +404,7 @@ class Queue:
             if entry.section is section and entry.job.name not in self._over and entry.job.name not in self.live:
                 self._settle(entry, JobOutcome(JobState.FAILED, why))
 
-    def _settle(self, entry: _Entry, how: JobOutcome) -> None:
+    def _settle(self, entry: _Entry, how: JobOutcome, by: str = "") -> None:
         name, label = entry.job.name, entry.job.label
         self._over[name] = how
         if how.state is JobState.EARLY_STOPPED:
@@ -403,7 +413,7 @@ class Queue:
             self.failed[name] = how.why
             self._view.finished(label, how.why)
         else:
-            self._view.finished(label, None, how.values)
+            self._view.finished(label, None, how.values, by)
         for dependent in self._needed_by.pop(name, ()):
             dependent.needs.discard(name)
             if how.state is not JobState.DONE:

@@ -75,7 +75,11 @@ class DeadlineReached(RtScaleError):
 
 
 class LeasedElsewhere(InputError):
-    """Another live process executes the run."""
+    """Another live process, ``owner`` in words, executes the run."""
+
+    def __init__(self, text: str, owner: str = "") -> None:
+        super().__init__(text)
+        self.owner = owner
 
 
 class RunError(RtScaleError):

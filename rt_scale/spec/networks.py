@@ -135,11 +135,14 @@ PARTS = {
 }
 """The six parts in the order of the forward pass -> the mark of a part that is present."""
 PAPER = "-/lb/fn/wn/l/-"
+NAMED_PARTS = {"as_printed": PAPER, "as_published": "-/lb/fn/-/l/-"}
+"""The bottleneck of the paper's text, and that of its authors' code since December 2022, whose last layer computes a
+weight norm and does not use it: the published figures were probably made so."""
 
 
 def parse_parts(value: object) -> str:
-    """The canonical text of the parts, from a text or a mapping of all six names to booleans; raises ValueError."""
-    flags = _from_mapping(value) if isinstance(value, Mapping) else _from_text(str(value))
+    """The canonical text of the parts, from a text, a name or six booleans by name; raises ValueError."""
+    flags = _from_mapping(value) if isinstance(value, Mapping) else _from_text(NAMED_PARTS.get(str(value), str(value)))
     for number in (1, 2):
         if flags[f"weight_norm_{number}"] and not flags[f"linear_{number}"]:
             raise ValueError(
@@ -167,7 +170,10 @@ def _from_text(text: str) -> dict[str, bool]:
     marks = text.replace(" ", "").split("/")
     expected = " / ".join(f"{mark} or -" for mark in PARTS.values())
     if len(marks) != len(PARTS):
-        raise ValueError(f"'{cut(text)}' has {len(marks)} parts; six are needed, {expected}; the paper's are {PAPER}")
+        raise ValueError(
+            f"'{cut(text)}' has {len(marks)} parts; six are needed, {expected}; the paper's are {PAPER}; named are "
+            f"{', '.join(NAMED_PARTS)}"
+        )
     for place, (given, (name, mark)) in enumerate(zip(marks, PARTS.items(), strict=True), 1):
         if given not in ("-", mark):
             raise ValueError(f"part {place} of '{cut(text)}' is '{cut(given)}'; allowed for {name}: '{mark}' or '-'")
@@ -192,6 +198,7 @@ BottleneckParts = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
+                {"enum": list(NAMED_PARTS)},
                 {"type": "string", "pattern": "^(-|wn)/(-|lb)/(-|fn)/(-|wn)/(-|l)/(-|fn)$"},
                 {"type": "object", "properties": {name: {"type": "boolean"} for name in PARTS}},
             ]
@@ -255,8 +262,9 @@ class ProjectorSpec(Part):
     """Output dimension m; 1 to 65,536."""
     parts: BottleneckParts = added(PAPER)
     """Parts of the l2-bottleneck, as -/lb/fn/wn/l/- or six booleans: weight norm 1, linear 1 (with bias), feature
-    norm 1, weight norm 2, linear 2, feature norm 2. Without linear 2, linear 1 outputs out_dim values; without linear 1
-    the bottleneck is the last hidden layer."""
+    norm 1, weight norm 2, linear 2, feature norm 2. as_printed: those, the paper's; as_published: those of its code,
+    without weight norm 2. Without linear 2, linear 1 outputs out_dim values; without linear 1 the bottleneck is the
+    last hidden layer."""
     activation: Literal["gelu", "relu"] = added("gelu")
     """Activation after every hidden layer: gelu or relu."""
     batch_norm: bool = added(False)

@@ -190,7 +190,7 @@ def parse_sweep(text: str, source: str, overrides: Sequence[str] = ()) -> SweepS
     """The sweep in the text of a sweep file, whose points are not checked; errors call it ``source``.
 
     ``overrides`` are ``key=value`` assignments to fields of ``base``. For an axis, one value replaces the axis and a
-    list replaces its values; ``seeds=2`` sets the sweep's seeds.
+    list replaces its values; ``seeds=2`` sets the sweep's seeds, and ``name=NAME`` its name and folder in the store.
 
     Raises:
         InputError: the text or an assignment is not valid.
@@ -238,6 +238,9 @@ def _override(document: Document, overrides: Sequence[str]) -> Document:
             given = apply_overrides({}, [override])[key]
             both = key == "import" and isinstance(given, list) and isinstance(document.get(key, []), list)
             document = {**document, key: [*document.get(key, []), *given] if both else given}
+            continue
+        if key == "name":
+            document = {**document, "name": apply_overrides({}, [override])["name"]}
             continue
         if key == "seeds" and not isinstance(seeds := apply_overrides({}, [override])["seeds"], Mapping):
             document = {**document, "seeds": seeds}  # a mapping would set the named seeds of base

@@ -347,7 +347,8 @@ class Lease(ABC):
                 raise LeasedElsewhere(
                     f"The run '{self._where}' is in use: {before}. Wait until that process is done or stop it, then "
                     "run the same command again; if it has ended, its claim ends "
-                    f"{self._times.stale:g} s after its last heartbeat."
+                    f"{self._times.stale:g} s after its last heartbeat.",
+                    owner=before.who if before else "",
                 )
             if (number := self._claim(before)) is not None:
                 return number

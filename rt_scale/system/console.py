@@ -12,10 +12,11 @@ import os
 import re
 import select
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
@@ -44,6 +45,29 @@ def printable(text: str, encoding: str) -> str:
     """The visible text in characters that ``encoding`` has, so that its width is known before it is printed."""
     seen = visible(text)
     return seen if seen.isascii() else seen.encode(encoding, READABLE).decode(encoding)
+
+
+BREAKS = ("  ", " ", ",")
+"""Where a line is broken, the best places first; labels of runs have commas."""
+
+
+def broken(text: str, width: int, indent: int = 2) -> list[str]:
+    """The text in lines of at most ``width`` cells, all but the first indented; no word is cut that fits a line."""
+    indent = min(indent, width // 4)
+    lines = [""]
+    for piece in _pieces(text, width - indent, BREAKS):
+        if lines[-1].strip() and cell_len(lines[-1] + piece.rstrip()) > width:
+            lines[-1:] = [lines[-1].rstrip(), " " * indent]
+        lines[-1:] = chop_cells(lines[-1] + piece.rstrip(), width) if cell_len(piece) > width else [lines[-1] + piece]
+    return [line.rstrip() for line in lines]
+
+
+def _pieces(text: str, width: int, breaks: Sequence[str]) -> list[str]:
+    """The text in pieces of at most ``width`` cells, as few as can be, each with the break that ends it."""
+    if not breaks or cell_len(text.rstrip()) <= width:
+        return [text]
+    parts = re.split(rf"(?<={breaks[0]})(?=\S)", text)
+    return [piece for part in parts for piece in _pieces(part, width, breaks[1:])]
 
 
 def duration_text(seconds: float) -> str:

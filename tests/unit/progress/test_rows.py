@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from rt_scale.progress.bars import Score
-from rt_scale.progress.terminal import SweepProgress, shorten
+from rt_scale.progress.rows import SweepProgress, shorten
 from rt_scale.system.console import PlainConsole
 
 NOTES = ["3 of 24 done", "10s so far", "best so far: linear 40.0", "waiting: the store"]
@@ -78,9 +78,9 @@ def test_a_terminal_without_lines_to_draw_gets_letters() -> None:
 
 @pytest.mark.parametrize("width", [1, 5, 20, 40, 60, 80, 100, 120])
 def test_nothing_is_wider_than_the_terminal(width: int) -> None:
-    lines = below([row(), row("数据=[很长的名字],seed=3" * 3)], width=width)
+    lines = below([row(), row("数据=[很长的名字],seed=3" * 3)], width=width, height=500)
     assert max(map(cell_len, lines)) <= width
-    assert len(lines) == 2 + len(NOTES)
+    assert "".join("".join(lines).split()).count("seed=3") == 3
 
 
 def test_a_narrow_terminal_keeps_what_matters_most() -> None:
@@ -93,12 +93,30 @@ def test_a_narrow_terminal_keeps_what_matters_most() -> None:
     assert all(widths == list(range(min(widths), 150)) for _, widths in kept)
 
 
-def test_a_wide_terminal_gives_labels_more_room() -> None:
-    long = f"alpha=1e-10,{'x' * 60}=3"
-    room = {width: len(below([row(long)], width=width)[0].split()[0]) for width in (50, 80, 120, 200)}
-    assert room[50] >= 24
-    assert 32 <= room[80] < 48 <= room[120]
-    assert room[200] == len(long)
+def test_a_label_is_never_shortened() -> None:
+    """It takes more lines, between its values where they fit a line."""
+    label = f"parts=wn/lb/fn/wn/l/fn,optimizer={'x' * 15},alpha=1e-10,seed=3"
+    for width in (24, 40, 60, 80, 120, 200):
+        lines = below([row(label), row()], width=width)
+        beside = [lines[0].index(cell) for cell in ("50 %", "12s left", "cuda:0") if cell in lines[0]]
+        cells = [line[: min(beside, default=width)].strip() for line in lines[: -len(NOTES)]]
+        assert "".join(cells).startswith(label)
+        if width >= 80:
+            assert all(any(value in cell for cell in cells) for value in label.split(","))
+
+
+def test_a_long_note_is_broken_between_words() -> None:
+    lines = below([], width=30, notes=["best so far: linear 20.6 (teacher 18.1)  alpha=0.5,out_dim=64,seed=1"])
+    assert lines == ["best so far: linear 20.6", "  (teacher 18.1)", "  alpha=0.5,out_dim=64,seed=1"]
+
+
+def test_rows_of_several_lines_leave_room_for_the_others() -> None:
+    rows = [row(f"parts=wn/lb/fn/wn/l/fn,{'y' * 30},seed={seed}") for seed in range(4)]
+    for height in range(1, 30):
+        lines = drawn(rows, width=60, height=height)
+        assert len(lines) <= max(1, height - 1)
+        seen, hidden = sum("seed=" in line for line in lines), [line for line in lines if line.startswith("and ")]
+        assert hidden == ([] if seen == 4 or height <= 5 else [f"and {4 - seen} more"])
 
 
 @pytest.mark.parametrize("height", range(1, 16))
@@ -115,5 +133,5 @@ def test_nothing_is_taller_than_the_terminal(height: int) -> None:
     ("width", "expected"),
     [(99, "alpha=1e-10,seed=3"), (18, "alpha=1e-10,seed=3"), (14, "alpha=...eed=3"), (5, "alpha"), (1, "a")],
 )
-def test_a_long_label_loses_its_middle(width: int, expected: str) -> None:
+def test_a_long_device_loses_its_middle(width: int, expected: str) -> None:
     assert shorten("alpha=1e-10,seed=3", width) == expected

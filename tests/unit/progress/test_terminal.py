@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from rt_scale.progress.terminal import QUIET, WINDOW, SweepView
@@ -68,14 +69,14 @@ def test_a_run_that_left_its_device_is_a_line_and_waits() -> None:
         view.running("a", report(3))
         watched.now += 10
         view.waiting("a", "its process died (attempt 2 of 4)", 8.0)
-        view.waiting("b", "another driver computes it", None, leased_elsewhere=True)
-        view.waiting("c", "another driver computes it", 40.0, leased_elsewhere=True)
+        view.waiting("b", "process 7 on host far", None, leased_elsewhere=True)
+        view.waiting("c", "process 7 on host far", 40.0, leased_elsewhere=True)
         watched.now += 3
         watched.view.tick()
         assert watched.shown() == [
             "0 of 5 done, 3 waiting, 2 to start",
             "13s so far, time left not known yet",
-            "waiting: another driver computes it (2), its process died (attempt 2 of 4); tried again in 5s",
+            "waiting: run by process 7 on host far (2), its process died (attempt 2 of 4); tried again in 5s",
         ]
         watched.now += 5
         assert watched.shown()[-1].endswith("(attempt 2 of 4); tried again in 32s")
@@ -88,11 +89,36 @@ def test_a_run_that_left_its_device_is_a_line_and_waits() -> None:
     ]
 
 
+def test_a_run_that_another_driver_holds_is_a_short_line_and_its_end_says_by_whom() -> None:
+    watched = Watched(terminal=False)
+    with watched.view as view:
+        view.running("a", report(0))
+        view.waiting("a", "process 7 on host far", 5.0, leased_elsewhere=True)
+        watched.now += 60
+        view.finished("a", None, VALUES, "another driver on far")
+        view.running("b", report(0))
+        assert "left not known" in watched.shown()[-1] or "time left" in watched.summary()
+    assert watched.lines[:2] == ["held a: by process 7 on host far", f"[1/5] a  {PROBES}  by another driver on far"]
+
+
+def test_a_long_line_is_broken_between_words_in_a_terminal_alone() -> None:
+    label, why = f"parts=wn/lb/fn/wn/l/fn,alpha=1e-10,{'x' * 60}=1,seed=1", "The loss is nan. " * 9
+    for terminal in (True, False):
+        watched = Watched(terminal=terminal)
+        with watched.view as view:
+            view.finished(label, why.strip())
+        told = re.sub("\x1b[^a-zA-Z]*[a-zA-Z]", "", watched.written).strip().splitlines()
+        first = next(number for number, line in enumerate(told) if line.startswith("[1/5]"))
+        told = told[first : first + 2] if terminal else told
+        assert all(len(line) <= 160 for line in told if terminal)
+        assert " ".join(" ".join(told).split()) == f"[1/5] {label} FAILED: {why.strip()}"
+
+
 def test_a_run_waits_until_it_runs_again_or_is_through() -> None:
     watched = Watched(terminal=False)
     with watched.view as view:
         for label in ("a", "b", "c"):
-            view.waiting(label, "another driver computes it", None, leased_elsewhere=True)
+            view.waiting(label, "process 7 on host far", None, leased_elsewhere=True)
         view.running("a", report(0))
         view.finished("b", None)
         assert "1 of 5 done, 1 running, 1 waiting, 2 to start" in watched.shown()
@@ -143,7 +169,7 @@ def test_a_process_that_died_before_it_said_anything_is_a_line() -> None:
     watched = Watched(terminal=False)
     with watched.view as view:
         view.waiting("a", "its process died; try 2 of 4", None)
-        view.waiting("b", "another driver computes it", 5.0, leased_elsewhere=True)
+        view.waiting("b", "process 7 on host far", 5.0, leased_elsewhere=True)
         view.waiting("a", "its process died; try 3 of 4", 1.0)
     assert watched.lines == [
         "waiting a: its process died; try 2 of 4",

@@ -84,11 +84,11 @@ def test_a_resize_is_seen_by_the_next_picture() -> None:
     with watched.view as view:
         for number in range(40):
             view.running(f"seed={number}", report(1))
-        watched.console.size = (30, 6)  # type: ignore[assignment]
+        watched.console.size = (30, 8)  # type: ignore[assignment]
         watched.now += 1
         view.tick()
         last = watched.written.rpartition(ERASE)[2]
-    assert last.count("\n") == 4
+    assert last.count("\n") == 6
     assert "and 38 more" in last
 
 

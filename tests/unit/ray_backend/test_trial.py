@@ -119,7 +119,7 @@ def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("error", "state", "why"),
     [
-        (LeasedElsewhere("another one"), JobState.LEASED_ELSEWHERE, "another one"),
+        (LeasedElsewhere("in use", "process 7 on host far"), JobState.LEASED_ELSEWHERE, "process 7 on host far"),
         (StoreUnavailable("no answer"), JobState.STORE_UNAVAILABLE, "no answer"),
         (WorkersDied("a worker of its 2 died"), JobState.DIED, "a worker of its 2 died"),
         (WorkersDied("its node was lost", with_node=True), JobState.PREEMPTED, "its node was lost"),
@@ -286,7 +286,7 @@ def test_as_many_as_is_fastest_are_run_and_each_is_reported_when_it_ends(
     several: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = Batch(
-        monkeypatch, MEASURED, run_result({"a": 1.0}), RunError("It diverged."), LeasedElsewhere("another one")
+        monkeypatch, MEASURED, run_result({"a": 1.0}), RunError("It diverged."), LeasedElsewhere("", "another one")
     )
     first, *reports = batched(several)
     assert batch.asked == [(NAMES, None)]

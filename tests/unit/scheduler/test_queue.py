@@ -38,7 +38,7 @@ class Told:
     def preempted(self, label: str, why: str, seconds: float | None) -> None:
         self.preemptions.append((label, why, seconds))
 
-    def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
+    def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None, by: str = "") -> None:
         self.ends.append((label, error))
 
     def stopped(self, label: str, why: str) -> None:

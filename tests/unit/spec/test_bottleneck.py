@@ -20,6 +20,11 @@ def test_the_papers_parts() -> None:
     }
 
 
+def test_the_papers_parts_have_names() -> None:
+    """Without weight norm 2 it is what the authors' code computes; both are points of figure 12's sweep."""
+    assert (parse_parts("as_printed"), parse_parts("as_published")) == (PAPER, "-/lb/fn/-/l/-")
+
+
 def test_text_and_booleans_mean_the_same_and_nonsense_is_refused() -> None:
     allowed = 0
     for bits in itertools.product([False, True], repeat=6):
@@ -42,6 +47,7 @@ def test_text_and_booleans_mean_the_same_and_nonsense_is_refused() -> None:
     ("given", "words"),
     [
         ("-/lb/fn", "has 3 parts"),
+        ("published", "named are as_printed, as_published"),
         ("-/l/fn/wn/l/-", "allowed for linear_1: 'lb' or '-'"),
         ({"linear1": True}, "did you mean 'linear_1'?"),
         ({"linear_1": True}, "missing parts: weight_norm_1"),

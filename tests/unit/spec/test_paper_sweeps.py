@@ -17,6 +17,8 @@ from rt_scale.spec.run import RunSpec, SeedSpec
 from tests.unit.spec.sweep_files import ANALYSES, FILES, ORDER, ROOT, hashes, head, load, runs, values
 
 BOTH = {"resnet18", "vgg11"}
+AS_PUBLISHED = ("fig1_as_published", "fig3_as_published", "fig10_as_published")
+"""Twins without weight norm in the last layer."""
 CIFAR5M = (500, 1_000, 2_000, 5_000, 10_000, 15_000, 50_000, 100_000, 200_000, 750_000, 1_000_000, 5_000_000)
 NOISE = (500, 5_000, 50_000, 150_000)
 
@@ -29,7 +31,7 @@ def default(encoder: str, seed: int) -> RunSpec:
 
 
 def test_there_is_a_file_and_a_twin_for_each_experiment() -> None:
-    for folder, more in (("paper", {"teachers"}), ("small", {"instability"})):
+    for folder, more in (("paper", {"teachers"}), ("small", {"instability", "fig1_half", *AS_PUBLISHED})):
         assert {path.stem for path in (ROOT / "sweeps" / folder).iterdir()} == {*ORDER, *ANALYSES, *more}
 
 

@@ -27,6 +27,20 @@ def test_a_twin_varies_the_same_in_small(name: str) -> None:
         assert max(spec.projector.hidden) <= 512
 
 
+@pytest.mark.parametrize("name", ["fig1", "fig3", "fig10"])
+def test_a_twin_as_published_differs_in_the_weight_norm_alone(name: str) -> None:
+    ours, theirs = runs("small", name), runs("small", f"{name}_as_published")
+    for spec, twin in zip(ours, theirs, strict=True):
+        parts = {"parts": "-/lb/fn/-/l/-"}
+        assert spec.model_copy(update={"projector": spec.projector.model_copy(update=parts)}) == twin
+
+
+def test_half_the_width_is_the_default_run_of_figure_1_in_small() -> None:
+    (ours,) = {(spec.encoder.name, spec.encoder.width, spec.data.samples, spec.projector.out_dim, spec.train.epochs)
+               for spec in runs("small", "fig1_half")}  # fmt: skip
+    assert ours == ("vgg11", 0.5, 20_000, 4096, 100)
+
+
 def test_small_outputs_lie_on_both_sides_of_their_bottleneck() -> None:
     (width,) = values("fig10", "projector.bottleneck", "small")
     sizes = values("fig10", "projector.out_dim", "small")

@@ -220,6 +220,13 @@ def test_the_experiment_is_known_and_decides_no_run(tmp_path: Path) -> None:
         load_sweep(path)
 
 
+def test_set_name_is_the_sweeps_name(file: Path) -> None:
+    spec, points = load_sweep(file, ["name=other"])
+    assert (spec.name, [point.spec for point in points]) == ("other", [point.spec for point in load_sweep(file)[1]])
+    with pytest.raises(InputError, match="name"):
+        load_sweep(file, ["name=a/b"])
+
+
 def test_set_seeds_is_how_many_a_mapping_is_a_runs_own(file: Path) -> None:
     spec, points = load_sweep(file, ["seeds=3"])
     assert spec.seeds == 3
