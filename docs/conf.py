@@ -1,0 +1,18 @@
+"""How Sphinx makes the site of docs/ and of the measured results beside it: ``python docs/build.py``."""
+
+from __future__ import annotations
+
+project = "rt-scale"
+html_title = "rt-scale"
+copyright = "rt-scale, Apache-2.0"
+extensions = ["myst_parser"]
+root_doc = "docs/index"
+include_patterns = ["docs/**.md", "benchmarks/**.md", "cluster/**.md"]
+exclude_patterns = [".*", "rt-store", "build", "site"]
+html_theme = "furo"
+html_static_path: list[str] = []
+html_copy_source = False
+html_show_sphinx = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+myst_heading_anchors = 4
