@@ -43,7 +43,7 @@ def test_each_configuration_has_a_picture_and_each_layer_a_row(
     assert found.said[0].startswith("3 of 4 runs done")
     assert [picture.name for picture in found.pictures] == ["layers-1", "layers-2"]
     first, second = (picture.svg.read_text() for picture in found.pictures)
-    for words in ("mean cosine of two images", "effective rank", "layer = 1", "layer = embedding", "input", "norm batch"):
+    for words in ("mean cosine of two", "effective rank", "layer = 1", "layer = embedding", "input", "norm batch"):
         assert words in first
     assert "norm none" in second
     assert found.pictures[0].title.endswith("over 2 seeds.")
