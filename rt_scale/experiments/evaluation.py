@@ -113,8 +113,8 @@ class Evaluation:
                     described |= self._describe(role, network, test)
             for role, found in zip(probed, prober.probe_features([*probed.values()]) if probed else (), strict=True):
                 values |= _named(role, data, found)
-        for role, network in networks.items() if self.layers is not None else ():
-            if role == "student" or self.spec.probe.baselines:
+        for role, network in networks.items():
+            if self.layers is not None and (role == "student" or self.spec.probe.baselines):
                 self.stage(f"measuring the layers of the {role}")
                 described |= _grouped("layers", role, self.layers.network(network.encoder))
         return values | described

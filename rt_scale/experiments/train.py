@@ -77,14 +77,11 @@ class TrainingRun:
         self.following = Following(spec.teacher, self.teacher, self.student, **steps)
         self.sharpenings = build_sharpenings(spec, **steps, group=group)
         inputs = clean_inputs(spec, info, execution.channels_last)
-        probers, layers = (
-            build(spec, data, self.loader, inputs, group, kept, context.stop)
-            for build in (build_probers, build_layer_probe)
-        )
+        probers = build_probers(spec, data, self.loader, inputs, group, kept, context.stop)
+        layers = build_layer_probe(spec, data, self.loader, inputs, group, kept, context.stop)
         self.pair = pair = Pair(self.teacher, self.student)
-        self.evaluation = Evaluation(
-            spec, probers, pair, self.initial, context.observer.stage, context.check_stop, layers
-        )
+        observer = context.observer
+        self.evaluation = Evaluation(spec, probers, pair, self.initial, observer.stage, context.check_stop, layers)
         self.trained = accelerated(self.student, self.loader.batch_size, execution.accelerate)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
         self.mask: Mask | None = None

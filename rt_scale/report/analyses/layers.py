@@ -14,7 +14,7 @@ from rt_scale.spec.metrics import EMBEDDING, OF_LAYERS, layer_metric
 from rt_scale.store.metrics import read_metrics
 
 if TYPE_CHECKING:
-    from rt_scale.report.figures import Drawing
+    from rt_scale.report.figures.panels import Drawing
 
 WORDS = {
     "cosine": "mean cosine of two images",
@@ -37,7 +37,7 @@ Curves = Mapping[str, Mapping[str, Curve]]
 
 def analysis(asked: Asked) -> Analysis | None:
     """What the report shows of runs whose layers were measured; None without any."""
-    from rt_scale.report.figures import draw, save
+    from rt_scale.report.figures.drawing import draw, save
 
     measured = [point for point in asked.points if training(point.spec).probe.layers is not None]
     done = [point for point in measured if point.spec.name in asked.results]
@@ -95,7 +95,7 @@ def moments(curves: Curves) -> list[list[str]]:
 
 
 def _drawings(curves: Curves, metrics: Sequence[Series]) -> list[Drawing]:
-    from rt_scale.report.figures import Drawing, Line
+    from rt_scale.report.figures.panels import Drawing, Line
 
     found = []
     for name, layers in curves.items():
