@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,8 +38,8 @@ from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.document import flat_fields
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.experiments.training import TrainingSpec
-from rt_scale.spec.grid import Point, grouped
-from rt_scale.spec.kinds import analysis as kind_analysis
+from rt_scale.spec.grid import Point
+from rt_scale.spec.kinds import analyses
 from rt_scale.spec.run import all_runs
 from rt_scale.store.atomic import write_bytes
 from rt_scale.store.metrics import read_metrics
@@ -110,8 +110,8 @@ def _report(
     runs = {key: probed_runs(probed, results, states, key, metrics) for key in probe_keys(probed)}
     every = [run for members in runs.values() for run in members]
     asked_for = Asked(points, results, states, store, folder, which, asked)
-    analyses = _analyses(asked_for)
-    analysed = [run for analysis in analyses for run in analysis.runs]
+    shown = _analyses(asked_for)
+    analysed = [run for analysis in shown for run in analysis.runs]
     tables = result_rows(probed, runs, which, asked)
     about = Report(
         title=experiment.title,
@@ -128,8 +128,8 @@ def _report(
         folder=folder,
         runs=store.root / "runs",
         verdicts=judge_all(experiment, [*every, *analysed]),
-        analyses=analyses,
-        departures=departures(_distillations(points) if analyses else probed),
+        analyses=shown,
+        departures=departures(_distillations(points) if analysed else probed),
         plugins=plugin_table(probed, results) if probed else [],
     )
     return replace(about, pictures=_pictures(about, experiment, every, metrics))
@@ -137,8 +137,11 @@ def _report(
 
 def _analyses(asked: Asked) -> list[Analysis]:
     """What is shown of the runs of each kind beside metrics and probes."""
-    kinds = grouped(asked.points, lambda point: kind_analysis(point.spec.kind))
-    found = (analyse(replace(asked, points=points)) for analyse, points in kinds.items() if analyse is not None)
+    kinds: dict[Callable[[Asked], Analysis | None], list[Point]] = {}
+    for point in asked.points:
+        for analyse in analyses(point.spec.kind):
+            kinds.setdefault(analyse, []).append(point)
+    found = (analyse(replace(asked, points=points)) for analyse, points in kinds.items())
     return [analysis for analysis in found if analysis is not None]
 
 
