@@ -17,8 +17,8 @@ from rt_scale.spec.sweep import SweepSpec
 
 PAGE = Path(__file__).parent / "fields.md"
 UNITS = {
-    "images": "data.samples train.batch_size probe.curvature.images connect.estimation_images connect.images "
-    "landscape.images landscape.probe_images",
+    "images": "data.samples train.batch_size probe.curvature.images probe.layers.images "
+    "connect.estimation_images connect.images landscape.images landscape.probe_images",
     "embeddings": "probe.batch_size",
     "pixels": "data.size augment.padding augment.global_size augment.local_size augment.blur.sigma",
     "epochs": "train.epochs probe.epochs",
