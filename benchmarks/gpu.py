@@ -6,7 +6,8 @@
     python benchmarks/gpu.py --size toy --out toy.json     # runs through on a CPU; its numbers mean nothing
 
 Needs neither Ray nor FFCV. Every question is a function of a file of its own (``lib/gpu/``) and in ``QUESTIONS``; one
-that fails says so in the JSON, and the others go on. The JSON is written after each.
+that fails says so in the JSON, and the others go on. The JSON is written after each, with the decisions that wait for
+these answers, their thresholds, and what follows (``lib/gpu/decisions.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 from lib import measure
 from lib.gpu.bench import Bench, answered
 from lib.gpu.checks import fidelity, waits
+from lib.gpu.decisions import decisions
 from lib.gpu.full import full_run
 from lib.gpu.packing import packing, runs_together
 from lib.gpu.steps import compiled_steps
@@ -36,14 +38,14 @@ from rt_scale.experiments.options import find_device
 
 QUESTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "full run": full_run,
-    "fidelity": fidelity,
     "packing": packing,
+    "fidelity": fidelity,
     "runs together": runs_together,
     "wide output": wide_output,
     "waits": waits,
     "compiled steps": compiled_steps,
 }
-"""In the order of what matters most: what is asked late may be left out for want of time."""
+"""Two first, on which most decisions wait; what is asked late may be left out for want of time."""
 SECONDS = 420.0
 """After which no question is begun: the last one needs the rest of the 8 minutes."""
 IMAGES = {"full": (50_000, 10_000), "small": (2_048, 512), "toy": (96, 32)}
@@ -63,11 +65,13 @@ def main() -> None:
                 "full run": f"{bench.encoder}, m = {bench.out_dim:,}, batch {bench.batch}, every epoch probed",
             },
         )
-        answers: dict[str, Any] = {"size": asked.size, **facts}
+        answers: dict[str, Any] = {"size": asked.size, "gpu": bench.device.type == "cuda", **facts}
         for name in asked.only or QUESTIONS:
             answers[name] = _answer(name, bench)
             print(f"## {name}\n{json.dumps(answers[name], indent=1)}", flush=True)
+            answers["decisions"] = decisions(answers)
             asked.out.write_text(json.dumps(answers, indent=1) + "\n")
+        print(f"## decisions\n{json.dumps(answers['decisions'], indent=1)}")
 
 
 def _answer(name: str, bench: Bench) -> dict[str, Any]:

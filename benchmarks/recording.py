@@ -1,6 +1,6 @@
-"""What a user of a cluster sees, as text and as a picture: from the record of tests/integration/test_cluster_aws.py.
+"""What a user of a cluster sees, as text and as a picture: from the record of tests/integration/clusters/test_aws.py.
 
-RT_SCALE_RECORD=record.json python -m pytest -n 0 tests/integration/test_cluster_aws.py
+RT_SCALE_RECORD=record.json python -m pytest -n 0 tests/integration/clusters/test_aws.py
 python -m benchmarks.recording record.json OUT    # writes OUT.txt and OUT.svg
 """
 

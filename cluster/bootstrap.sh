@@ -19,6 +19,7 @@ ffcv_packages=(libopencv-dev libturbojpeg0-dev libtbb12 pkg-config g++)
 browser_packages=(chromium chromium-driver)
 host_packages=(iproute2 libfaketime openssh-client openssh-server rsync)
 slurm_packages=(munge slurm-client slurmctld slurmd)
+image_packages=(buildah mmdebstrap)
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 may_install() { command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; }
@@ -52,6 +53,7 @@ install_for_tests() {
     fi
     install_packages "tests on hosts" "${host_packages[@]}"
     install_packages "tests of Slurm" "${slurm_packages[@]}"
+    install_packages "tests of the image" "${image_packages[@]}"
     for service in $absent; do # nor after the next start of this machine
         ! command -v systemctl >/dev/null || as_root systemctl disable -q "$service" 2>/dev/null || true
     done

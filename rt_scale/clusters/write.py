@@ -188,11 +188,11 @@ def wanted_for(
             f"--max {max_nodes} is too few: a run has {launch.workers} workers, and in a file of kind {kind} each has "
             f"a node of its own. Give --max {launch.workers} or more."
         )
-    places = [f"{MOUNTED}/{sweep.name}.yaml" for sweep in sweeps] if found.mounted else files
     limits = ["--max-nodes", str(max_nodes)] if found.grows else []
     limits += [] if deadline is None else ["--deadline", f"{deadline:g}h"]
     if not found.told and launch.accelerator in SIZES:
         limits += ["--accelerator", SIZES[launch.accelerator]]
+    places = [f"{MOUNTED}/{sweep.name}.yaml" for sweep in sweeps] if found.mounted else files
     command = ["rt-scale", "sweep", *places, "--store", store, *options, *limits, *found.options]
     return Wanted(
         name=_name(name, sweeps[0].name),

@@ -62,6 +62,7 @@ def fits(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:
     _fits_schedules(spec, samples)
     _fits_stop(spec, samples)
     _fits_curvature(spec, data)
+    _fits_layers(spec, data)
     if isinstance(data, Prepared):
         _fits_samples(spec, data)
         _fits_labels(spec, data)
@@ -149,6 +150,17 @@ def _fits_curvature(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:
         )
 
 
+def _fits_layers(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:
+    if (asked := spec.probe.layers) is None or not isinstance(data, Prepared) or not data.info.labelled:
+        return
+    least, there = len(data.info.classes), len(data.test.labels)
+    if not least <= asked.images <= there:
+        raise InputError(
+            f"probe.layers.images is {asked.images}, but it takes one image a class, so at least {least}, and "
+            f"'{data.info.name}' has {there:,} test images: give a number from {least} to {there}."
+        )
+
+
 def _fits_samples(spec: TrainingSpec, data: Prepared) -> None:
     info, there, samples = data.info, len(data.train.labels), training_samples(spec, data)
     least, kinds = (len(info.classes), f"of {len(info.classes)} classes") if info.labelled else (1, "without labels")
@@ -163,10 +175,12 @@ def _fits_labels(spec: TrainingSpec, data: Prepared) -> None:
     """Refuse what needs labels, or more of them, than the data set has."""
     info, samples = data.info, training_samples(spec, data)
     if not info.labelled:
-        if not spec.probe.also or spec.probe.statistics or spec.learns_labels:
+        described = spec.probe.statistics or spec.probe.layers is not None
+        if not spec.probe.also or described or spec.learns_labels:
             raise InputError(
                 f"The training images of '{info.name}' have no labels: a student can be distilled on them and probed "
-                "on others. Name those in probe.also, and leave kind at distill and probe.statistics at false."
+                "on others. Name those in probe.also, leave kind at distill, and leave out probe.statistics and "
+                "probe.layers."
             )
         return
     if spec.probe.own and spec.probe.knn > samples:

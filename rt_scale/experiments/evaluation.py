@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rt_scale.data.loaders.base import Loader
 from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.prepared import Prepared
+from rt_scale.data.subsets import nested_subset
 from rt_scale.experiments.base import Sets
 from rt_scale.experiments.check import probed_size
 from rt_scale.losses.supervised import supervised_cross_entropy
@@ -18,6 +19,7 @@ from rt_scale.models.networks import Network, Pair
 from rt_scale.probes.evaluator import EXTRA, Embedded, Prober
 from rt_scale.probes.features import Features, evaluation_mode
 from rt_scale.probes.geometry import geometry
+from rt_scale.probes.layers import LayerProbe
 from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.metrics import ProbeName, extra_name
@@ -36,15 +38,16 @@ Stage = Callable[[str], None]
 class Evaluation:
     """Probes on every data set that the spec names, and the statistics that it asks for.
 
-    Metric names are those of ``spec.metrics``. Statistics are ``features/<role>/<statistic>``, of the main data set's
-    test images, ``distance/<part>/<from>`` and ``angle/<part>/<from>``; a supervised classifier has ``test/loss`` and
-    ``test/accuracy``.
+    Metric names are those of ``spec.metrics``. Statistics are ``features/<role>/<statistic>`` and
+    ``layers/<role>/<statistic>_<layer>``, of the main data set's test images, ``distance/<part>/<from>`` and
+    ``angle/<part>/<from>``; a supervised classifier has ``test/loss`` and ``test/accuracy``.
 
     Args:
         probers: by data set; None is the main one, which has no prober without labels.
         pair: teacher and student, measured in their state at each call.
         initial: the student's parameters at its start.
         stage: is called with a text for each stage.
+        layers: measures every layer of networks and input; None: they are not measured.
     """
 
     def __init__(
@@ -55,8 +58,9 @@ class Evaluation:
         initial: list[Tensor],
         stage: Stage,
         check_stop: StopCheck = no_check,
+        layers: LayerProbe | None = None,
     ) -> None:
-        self.spec, self.probers, self.stage, self.check_stop = spec, probers, stage, check_stop
+        self.spec, self.probers, self.stage, self.check_stop, self.layers = spec, probers, stage, check_stop, layers
         self.teacher, self.student = pair
         self.references: dict[str, list[Tensor]] = {"from_init": initial}
         self.references["from_teacher"] = list(self.teacher.parameters())
@@ -71,6 +75,8 @@ class Evaluation:
         for data, prober in self.probers.items() if "input" in self.spec.probe.roles else ():
             self.stage(f"probing input pixels{_on(data)}")
             values |= _named("input", data, prober.probe_input(self.seed))
+        if self.layers is not None and self.spec.probe.baselines:
+            values |= _grouped("layers", "input", self.layers.input())
         if not self.spec.teacher.moves:
             self._probed_teacher = self._networks({"teacher": self.teacher})
         return values | self._probed_teacher
@@ -107,6 +113,10 @@ class Evaluation:
                     described |= self._describe(role, network, test)
             for role, found in zip(probed, prober.probe_features([*probed.values()]) if probed else (), strict=True):
                 values |= _named(role, data, found)
+        for role, network in networks.items():
+            if self.layers is not None and (role == "student" or self.spec.probe.baselines):
+                self.stage(f"measuring the layers of the {role}")
+                described |= _grouped("layers", role, self.layers.network(network.encoder))
         return values | described
 
     def _described(self, role: str) -> bool:
@@ -119,14 +129,14 @@ class Evaluation:
         if self.spec.learns_labels and role == "student":
             values |= test_classifier(network.projector, test, self.spec.precision)
         if self.spec.probe.statistics:
-            values |= _features(role, feature_statistics(test.x, self.check_stop))
+            values |= _grouped("features", role, feature_statistics(test.x, self.check_stop))
             if role == "teacher":
                 self._teacher_test = test.x
             else:
                 if self._teacher_test is None:  # a resumed run reads its teacher's probes and embeds nothing
                     self._teacher_test = self.probers[None].embed_test(self.teacher.encoder).x
                 alike = agreement(test.x, self._teacher_test, self.check_stop)
-                values |= _features(role, {f"{name}_teacher": value for name, value in alike.items()})
+                values |= _grouped("features", role, {f"{name}_teacher": value for name, value in alike.items()})
         return values
 
 
@@ -179,6 +189,27 @@ def build_probers(
     return probers
 
 
+def build_layer_probe(
+    spec: TrainingSpec,
+    sets: Sets,
+    train: Loader,
+    inputs: functools.partial[Tensor],
+    group: Group = ALONE,
+    resident: Resident | None = None,
+    stop: Stop = never,
+) -> LayerProbe | None:
+    """What measures the layers on test images of the main set, if the spec asks for it; arguments as of
+    ``build_probers``."""
+    if spec.probe.layers is None or not isinstance(sets.main, Prepared):
+        return None
+    test = sets.main.test
+    chosen = nested_subset(test.labels, spec.probe.layers.images, spec.seeds.data)
+    images = ResidentLoader(
+        test, batch_size=train.batch_size, seed=0, device=train.device, subset=chosen, resident=resident
+    )
+    return LayerProbe(images, inputs, group, precision=spec.precision, stop=stop)
+
+
 def _named(role: str, data: str | None, values: Mapping[str, float]) -> dict[str, float]:
     names = (
         extra_name(ProbeName(role, probe.removeprefix(EXTRA), data))
@@ -189,8 +220,8 @@ def _named(role: str, data: str | None, values: Mapping[str, float]) -> dict[str
     return dict(zip(names, values.values(), strict=True))
 
 
-def _features(role: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {f"features/{role}/{name}": value for name, value in values.items()}
+def _grouped(group: str, role: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{group}/{role}/{name}": value for name, value in values.items()}
 
 
 def _on(data: str | None) -> str:

@@ -18,6 +18,7 @@ from rt_scale.data.meta import DataInfo
 from rt_scale.experiments.base import Length
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
+from rt_scale.probes.layers import layer_outputs
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.schedule import duration_steps
 from rt_scale.spec.training import ProbeSpec
@@ -214,9 +215,14 @@ class _Counter:
             evaluation += tested * (self.info.test / self.batch)
         if (curvature := self.spec.probe.curvature) is not None:  # a product is a step, and a backward pass of it
             evaluation += self._student() * (3 * curvature.products * curvature.images / self.batch)
+        alone = fit * each
+        if self.spec.probe.layers is not None:  # the first worker measures them
+            layers, compared = self._layers(self.spec.probe.layers.images), self.spec.probe.baselines
+            once += layers if compared and not moves else Work()
+            alone += layers * (2 if compared and moves else 1)
         # The last batch of an epoch may be smaller.
         step = self._step() * (self.samples / self.batch / run_length(self.spec, self.info.train).epoch)
-        return RunWork(Phase(start, once), Phase(step), Phase(evaluation, fit * each))
+        return RunWork(Phase(start, once), Phase(step), Phase(evaluation, alone))
 
     def _images(self, size: int) -> Tensor:
         dtype = parameter_dtype(self.spec.precision)
@@ -266,6 +272,12 @@ class _Counter:
         """The encoder on a batch of images of ``size`` x ``size`` pixels."""
         images = self._images(size)
         return self._passes(lambda: self.network.encoder(images))
+
+    def _layers(self, images: int) -> Work:
+        """The statistics of every layer of one network."""
+        widths = [output.shape[1] for output in layer_outputs(self.network.encoder, self._images(self.size))]
+        products = sum(2.0 * images * width * min(images, width) for width in widths)
+        return self._embedding(self.size) * (images / self.batch) + Work(product=products)
 
     def _classifying(self) -> Work:
         """The projector on a batch of embeddings."""

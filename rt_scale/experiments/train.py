@@ -9,7 +9,7 @@ from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.base import Outcome
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.dependencies import MASK, START, TEACHER, StartWeights, read_end, round_mask
-from rt_scale.experiments.evaluation import Evaluation, build_probers
+from rt_scale.experiments.evaluation import Evaluation, build_layer_probe, build_probers
 from rt_scale.experiments.objectives import (
     CleanLoss,
     build_objective,
@@ -78,8 +78,10 @@ class TrainingRun:
         self.sharpenings = build_sharpenings(spec, **steps, group=group)
         inputs = clean_inputs(spec, info, execution.channels_last)
         probers = build_probers(spec, data, self.loader, inputs, group, kept, context.stop)
+        layers = build_layer_probe(spec, data, self.loader, inputs, group, kept, context.stop)
         self.pair = pair = Pair(self.teacher, self.student)
-        self.evaluation = Evaluation(spec, probers, pair, self.initial, context.observer.stage, context.check_stop)
+        observer = context.observer
+        self.evaluation = Evaluation(spec, probers, pair, self.initial, observer.stage, context.check_stop, layers)
         self.trained = accelerated(self.student, self.loader.batch_size, execution.accelerate)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
         self.mask: Mask | None = None

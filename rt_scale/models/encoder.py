@@ -13,6 +13,13 @@ class Encoder(nn.Module):
 
     embed_dim: int
 
+    def layer_modules(self) -> list[nn.Module]:
+        """The modules whose outputs, in the order of their calls, are the layers that ``probe.layers`` measures.
+
+        ``EncoderDescription.depth`` is the number of these calls in a pass.
+        """
+        return [module for module in self.modules() if isinstance(module, nn.ReLU)]
+
 
 NormLayer = Callable[[int], nn.Module]
 """Makes the normalisation for a number of channels."""

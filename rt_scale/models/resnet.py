@@ -56,6 +56,11 @@ class ResNet(Encoder):
         self.stages = len(planes)
         self.embed_dim = inputs
 
+    def layer_modules(self) -> list[nn.Module]:
+        """The stem's activation and the blocks."""
+        stages = [self.get_submodule(f"layer{stage + 1}") for stage in range(self.stages)]
+        return [self.relu, *(block for stage in stages for block in stage.children())]
+
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [B, embed_dim] of images [B, C, H, W], H = W >= 8 (4 for ResNet-20 and -56)."""
         maps = self.relu(self.bn1(self.conv1(images)))
@@ -128,6 +133,10 @@ class PreActivationResNet(Encoder):
         self.blocks = nn.Sequential(*blocks)
         self.norm = norm(inputs)
         self.embed_dim = inputs
+
+    def layer_modules(self) -> list[nn.Module]:
+        """The stem and the blocks, whose outputs are not yet normalised."""
+        return [self.stem, *self.blocks]
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [B, embed_dim] of images [B, C, H, W], H = W >= 8."""

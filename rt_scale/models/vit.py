@@ -106,6 +106,10 @@ class ViT(Encoder):
         self.norm = nn.LayerNorm(width)
         self.embed_dim = width
 
+    def layer_modules(self) -> list[nn.Module]:
+        """The blocks; a shared one is called once a layer."""
+        return list(self.blocks)
+
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [B, D] of images [B, C, size, size]."""
         tokens = self.tokens(self.embed_patch(cut(images, self.patch)))

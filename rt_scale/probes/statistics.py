@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rt_scale.spec.metrics import OF_LAYERS
 from rt_scale.spec.stopping import StopCheck, no_check
 
 _TILE_ELEMENTS = 1 << 22
@@ -78,6 +79,41 @@ def feature_statistics(x: Tensor, check_stop: StopCheck = no_check) -> dict[str,
     dead = (x == 0).all(dim=0).double().mean()
     values = (_effective_rank(eigenvalues.sqrt()), _participation_ratio(eigenvalues), dead, deviation.double().mean())
     return dict(zip(names, torch.stack(values).tolist(), strict=True))
+
+
+FLAT = 1e-14
+"""Eigenvalues below this share of the largest are rounding of sums in float64."""
+
+
+@torch.no_grad()
+def layer_statistics(x: Tensor, y: Tensor, check_stop: StopCheck = no_check) -> dict[str, float]:
+    """How a layer tells N >= 2 images apart, from its outputs, float [N, D], and their classes, int64 [N].
+
+    ``cosine``: the mean over pairs of different images of the cosine of their outputs, not centred, -1 / (N - 1) to 1;
+    an output of length 0 counts as 0. ``effective_rank``: as of ``feature_statistics``. ``log_condition``: log10 of the
+    largest to the smallest of the min(N - 1, V) eigenvalues of the covariance, of the V dimensions that vary, at most
+    14, which outputs that are all equal have, too. ``separability``: the share of the variance, summed over dimensions,
+    that is between the means of classes, 0 to 1; of labels at random (classes - 1) / (N - 1). All are NaN if an output
+    is not finite.
+    """
+    if not torch.isfinite(x).all():
+        return dict.fromkeys(OF_LAYERS, math.nan)
+    x = x.double()
+    unit = functional.normalize(x, dim=1, eps=1e-300)
+    pairs = len(x) * (len(x) - 1)
+    cosine = (unit.sum(dim=0).square().sum() - unit.square().sum()) / pairs
+    varying = ~(x == x[0]).all(dim=0)
+    centred = x[:, varying] - x[:, varying].mean(dim=0)
+    rank = min(len(x) - 1, centred.shape[1])
+    if not rank:
+        return dict(zip(OF_LAYERS, (cosine.item(), 0.0, -math.log10(FLAT), 0.0), strict=True))
+    eigenvalues = torch.linalg.eigvalsh(smaller_gram(centred, check_stop)).clamp_(min=0.0)  # ascending
+    flat = (eigenvalues[-rank] / eigenvalues[-1]).clamp(min=FLAT)
+    classes = functional.one_hot(y).double()
+    means = (classes.T @ centred) / classes.sum(dim=0).clamp(min=1).sqrt()[:, None]  # times the root of their images
+    between = means.square().sum() / centred.square().sum()
+    values = (cosine, _effective_rank(eigenvalues.sqrt()), -flat.log10(), between)
+    return dict(zip(OF_LAYERS, torch.stack(values).tolist(), strict=True))
 
 
 @torch.no_grad()

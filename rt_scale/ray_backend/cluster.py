@@ -247,12 +247,7 @@ def connect(
             given["num_gpus"] = len(mig)  # Ray would count whole GPUs
         where, remedy = "A local Ray could not be started", FOLDER
     else:
-        asked, modules = (
-            probe(asked, by_variable=by_variable),
-            [str(path) for path in shipped(reference for reference, _ in plugins)],
-        )
-        variables = {"env_vars": {name: os.environ[name] for name in OWN_GPUS}}
-        given = {"runtime_env": variables | ({"py_modules": modules} if modules else {})}
+        asked, given = probe(asked, by_variable=by_variable), {"runtime_env": _environment(plugins)}
         where, remedy = f"The Ray cluster at {asked} could not be joined", ""
     try:
         with warnings.catch_warnings(), adapted_start(local):
@@ -270,6 +265,13 @@ def connect(
             yield Cluster(ray.get_runtime_context().gcs_address, local=local, max_nodes=max_nodes)
     finally:
         ray.shutdown()
+
+
+def _environment(plugins: Iterable[Plugin]) -> dict[str, Any]:
+    """What processes on the nodes of a cluster need: the plugins' files, and their own GPUs."""
+    modules = [str(path) for path in shipped(reference for reference, _ in plugins)]
+    variables = {"env_vars": {name: os.environ[name] for name in OWN_GPUS}}
+    return variables | ({"py_modules": modules} if modules else {})
 
 
 def _refuse_other_plugins(plugins: Iterable[Plugin]) -> None:

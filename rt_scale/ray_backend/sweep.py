@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,10 +23,12 @@ from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.errors import DeadlineReached, counted
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import stop_check
+from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns, record_points
 
 if TYPE_CHECKING:
+    from rt_scale.ray_backend.cluster import Cluster
     from rt_scale.scheduler.job import View
 
 
@@ -162,12 +164,7 @@ def _run(
         cluster = stack.enter_context(
             connect(where.address, train=train, log_dir=log_dir, plugins=plugins, max_nodes=where.max_nodes)
         )
-        for launch in launches:
-            cluster.refuse_impossible(launch)
-        if not cluster.local:
-            view.said(cluster.describe())
-        if where.device == "auto" and (note := cluster.unused_gpus(launches)):
-            view.said(note)
+        _check_fit(cluster, launches, where, view)
         name = "the local Ray" if cluster.local else f"the Ray cluster at {cluster.address}"
         stack.enter_context(watch_head(Head(cluster.address).trouble, lambda *how: lost(in_words(name, *how))))
         meter = Meter([sweep.folder for sweep in sweeps], where.store.place, where.planned)
@@ -191,6 +188,16 @@ def _run(
         exploration = Exploration(sweeps, given_up, cluster.at_once, added=view.added, tell=control.end)
         run_queue(queue, where, cluster, control, view, exploration, meter, stopping=ending)
     return queue.failed, queue.left, queue.late
+
+
+def _check_fit(cluster: Cluster, launches: Iterable[LaunchSpec], where: Where, view: View) -> None:
+    """Refuse runs that no node could ever hold, and say what the cluster is."""
+    for launch in launches:
+        cluster.refuse_impossible(launch)
+    if not cluster.local:
+        view.said(cluster.describe())
+    if where.device == "auto" and (note := cluster.unused_gpus(launches)):
+        view.said(note)
 
 
 def _outcome(sweep: SweepRuns, failed: Mapping[str, str], left: Collection[str]) -> SweepOutcome:

@@ -34,7 +34,7 @@ class BesideRow:
     Attributes:
         probe: key of the probe.
         shown: name of an axis -> value as text; empty for the input, which configurations share.
-        last, best: accuracies in [0, 1]; the same where it is measured once.
+        last, best: accuracies in [0, 1]; the same for what is probed once.
         chosen: see :func:`selection_bias`; None where it cannot be estimated.
         printed: the paper's number in percent.
         verdict: whether the best is the paper's within ``MARGIN``; None without a printed number.
@@ -61,7 +61,7 @@ class BesideRow:
 
     def texts(self) -> list[str]:
         """The cells after the axes."""
-        once = self.last == self.best
+        once = self.of != "student"
         differences = [self.less_paper(self.last), None if once else self.less_paper(self.best)]
         return [
             self.probe,

@@ -45,8 +45,8 @@ R = TypeVar("R", bound=Judgeable)
 class Panel:
     """Panels of a figure, one for each value of ``column``.
 
-    ``x`` (or ``epoch``), ``line`` and ``column`` are keys of ``ProbedRun.at``; ``metric`` is ``accuracy`` of the probe,
-    or the name of a metric; scale and label are of the horizontal axis, whose label defaults to ``x``.
+    ``x`` (or ``epoch``), ``line`` and ``column`` are keys of ``ProbedRun.at``; ``metric`` is ``accuracy`` or ``gain``
+    of the probe, or the name of a metric; scale and label are of the horizontal axis, whose label defaults to ``x``.
     """
 
     x: str
@@ -94,7 +94,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             Statement("The student ends above the probe of the input pixels.", claims.student_above_input,
                       elsewhere=False),
         ),
-        {"figure-1": (Panel("epoch", "data", "encoder"),)},
+        {"figure-1": (Panel("epoch", "encoder", "probed"),)},
     ),
     "fig3": Experiment(
         "Locality of the start, alpha (figures 3 and 17)",
@@ -118,7 +118,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "Transfer to other data sets (tables 2 and 4)",
         (Statement("Distilled on one data set, the student is above its teacher on another.",
                    claims.student_above_teacher, (), _BOTH, True),),
-        {"table-2": (Panel("probed", "encoder", scale="names", label="probed on"),)},
+        {"table-2": (Panel("encoder", "encoder", "probed", scale="names", label="encoder"),)},
     ),
     "tab5": Experiment(
         "Architectures (table 5)",

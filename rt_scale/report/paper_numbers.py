@@ -15,6 +15,7 @@ from rt_scale.spec.differences import telling_keys
 from rt_scale.spec.document import flat_fields
 from rt_scale.spec.experiments.training import training
 from rt_scale.spec.grid import Point, axis_names, value_label
+from rt_scale.spec.networks import PAPER, part_flags
 from rt_scale.spec.run import RunSpec
 
 START = "teacher.start_from"
@@ -88,7 +89,25 @@ def value_text(key: str, value: object) -> str:
         return data_title(str(value))
     if isinstance(value, list | tuple | Mapping):
         return value_label(value)
+    if key in ("parts", "projector.parts"):
+        return parts_words(str(value))
     return f"{value:,}" if key.endswith("samples") else str(value)
+
+
+_NAMES = {
+    "weight_norm_1": "first weight norm", "linear_1": "first layer", "feature_norm_1": "feature norm",
+    "weight_norm_2": "weight norm", "linear_2": "last layer", "feature_norm_2": "norm of outputs",
+}  # fmt: skip
+
+
+def parts_words(text: str) -> str:
+    """The parts of a bottleneck beside the paper's, e.g. ``without weight norm``."""
+    flags, papers = part_flags(text), part_flags(PAPER)
+    if flags == papers:
+        return "whole bottleneck"
+    lacking = [_NAMES[name] for name, has in flags.items() if papers[name] and not has]
+    more = [_NAMES[name] for name, has in flags.items() if has and not papers[name]]
+    return ", ".join([f"{how} {' and '.join(names)}" for how, names in (("without", lacking), ("with", more)) if names])
 
 
 def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from rt_scale.report.analyses.base import Analysis, Asked, Picture
 from rt_scale.report.beside import beside_rows, beside_table
 from rt_scale.report.bill import bill_of
 from rt_scale.report.export import numbers_table, verdicts_table, write_report_table
-from rt_scale.report.figures import GAIN, OF_PROBES, draw, drawings, save
+from rt_scale.report.figures.drawing import draw, save
+from rt_scale.report.figures.grids import gain_panels
+from rt_scale.report.figures.panels import GAIN, OF_PROBES, Drawing, Heatmap, drawings
 from rt_scale.report.page import Report, to_html, to_markdown
 from rt_scale.report.paper import EXPERIMENTS, Experiment, Panel, judge_all
 from rt_scale.report.paper_numbers import START, data_title, data_words, departures
@@ -36,8 +38,8 @@ from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.document import flat_fields
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.experiments.training import TrainingSpec
-from rt_scale.spec.grid import Point, grouped
-from rt_scale.spec.kinds import analysis as kind_analysis
+from rt_scale.spec.grid import Point
+from rt_scale.spec.kinds import analyses
 from rt_scale.spec.run import all_runs
 from rt_scale.store.atomic import write_bytes
 from rt_scale.store.metrics import read_metrics
@@ -108,8 +110,8 @@ def _report(
     runs = {key: probed_runs(probed, results, states, key, metrics) for key in probe_keys(probed)}
     every = [run for members in runs.values() for run in members]
     asked_for = Asked(points, results, states, store, folder, which, asked)
-    analyses = _analyses(asked_for)
-    analysed = [run for analysis in analyses for run in analysis.runs]
+    shown = _analyses(asked_for)
+    analysed = [run for analysis in shown for run in analysis.runs]
     tables = result_rows(probed, runs, which, asked)
     about = Report(
         title=experiment.title,
@@ -126,8 +128,8 @@ def _report(
         folder=folder,
         runs=store.root / "runs",
         verdicts=judge_all(experiment, [*every, *analysed]),
-        analyses=analyses,
-        departures=departures(_distillations(points) if analyses else probed),
+        analyses=shown,
+        departures=departures(_distillations(points) if analysed else probed),
         plugins=plugin_table(probed, results) if probed else [],
     )
     return replace(about, pictures=_pictures(about, experiment, every, metrics))
@@ -135,8 +137,11 @@ def _report(
 
 def _analyses(asked: Asked) -> list[Analysis]:
     """What is shown of the runs of each kind beside metrics and probes."""
-    kinds = grouped(asked.points, lambda point: kind_analysis(point.spec.kind))
-    found = (analyse(replace(asked, points=points)) for analyse, points in kinds.items() if analyse is not None)
+    kinds: dict[Callable[[Asked], Analysis | None], list[Point]] = {}
+    for point in asked.points:
+        for analyse in analyses(point.spec.kind):
+            kinds.setdefault(analyse, []).append(point)
+    found = (analyse(replace(asked, points=points)) for analyse, points in kinds.items())
     return [analysis for analysis in found if analysis is not None]
 
 
@@ -168,34 +173,64 @@ def _own_experiment(name: str, points: Sequence[Point]) -> Experiment:
 def _pictures(
     report: Report, experiment: Experiment, runs: Sequence[ProbedRun], metrics: Mapping[str, Series]
 ) -> list[Picture]:
-    """Each figure once per kind of probe, or once if it draws nothing of probes."""
+    """Each figure once per kind of probe, or once if it draws nothing of probes; then the gain over the axes."""
     found = []
     for name, panels in experiment.figures.items():
         probed = any(panel.metric in OF_PROBES for panel in panels)
         for kind in _KINDS if probed else [""]:
             about = [run for run in runs if run.at["probe"] == kind or not probed]
-            rows = [drawings(panel, about, metrics, report.which, report.experiment) for panel in panels]
-            # Rows of equal length stay rows; other panels share one row.
-            alike = len(rows) > 1 and len(rows[0]) > 1 and len({len(row) for row in rows}) == 1
-            most = _PANELS // len(rows) if alike else _PANELS
-            drawn = [each for row in rows for each in (row[:most] if alike else row)][:_PANELS]
-            if not drawn:
-                continue
-            left_out = sum(map(len, rows)) - len(drawn)
-            own = report.experiment is None
-            parts = [report.title if own else name.capitalize().replace("-", " "), probe_title(kind) if probed else ""]
-            data = data_words((run.at["data"], run.at["probed" if probed else "data"]) for run in about)
-            title = ", ".join(part for part in (*parts, data) if part)
-            more = f" ({left_out} more panels not drawn)" if left_out else ""
-            columns = min(most, len(rows[0])) if alike else min(3, len(drawn))
-            figure = draw(drawn, f"{title}{more}", columns, same_heights=own and alike)
-            axes = ["with the paper's axes"] if name.startswith("figure") else []
-            summary = [EPOCH[report.which]] if any(panel.x != "epoch" for panel in panels) else []
-            file = f"{name}-{kind}" if probed else name
-            svg, png = (report.folder / f"{file}.{form}" for form in ("svg", "png"))
-            save(figure, svg, png)
-            found.append(Picture(file, f"{', '.join([title, *axes, *summary])}.", svg, png))
+            small = bool(report.departures)
+            rows = [drawings(panel, about, metrics, report.which, report.experiment, other_size=small)
+                    for panel in panels]  # fmt: skip
+            summary = any(panel.x != "epoch" for panel in panels)
+            found += _picture(report, name, kind, about, rows, summary=summary)
+    for kind in _KINDS:
+        about = [run for run in runs if run.at["probe"] == kind]
+        found += _picture(report, "gain", kind, about, [gain_panels(about, report.which)], summary=True)
     return found
+
+
+def _picture(
+    report: Report,
+    name: str,
+    kind: str,
+    runs: Sequence[ProbedRun],
+    rows: Sequence[Sequence[Drawing | Heatmap]],
+    *,
+    summary: bool,
+) -> list[Picture]:
+    """Draw and write one figure of ``runs`` under a ``kind`` of probe (empty: of no probe); none without panels."""
+    # Rows of equal length stay rows; other panels share one row.
+    alike = len(rows) > 1 and len(rows[0]) > 1 and len({len(row) for row in rows}) == 1
+    most = _PANELS // len(rows) if alike else _PANELS
+    drawn = [each for row in rows for each in (row[:most] if alike else row)][:_PANELS]
+    if not drawn:
+        return []
+    left_out = sum(map(len, rows)) - len(drawn)
+    own = report.experiment is None
+    parts = [report.title] if own else [] if name == "gain" else [name.capitalize().replace("-", " ")]
+    parts += ["gain over own teacher"] * (name == "gain") + ([probe_title(kind)] if kind else [])
+    title = ", ".join([*parts, *_shared_data(runs, drawn, probed=bool(kind))])
+    title = title[0].upper() + title[1:] if not own else title
+    more = f" ({left_out} more panels not drawn)" if left_out else ""
+    pairs = isinstance(drawn[0], Heatmap) and not isinstance(drawn[-1], Heatmap)
+    columns = min(most, len(rows[0])) if alike else min(2 if pairs else 3, len(drawn))
+    figure = draw(drawn, f"{title}{more}", columns, same_heights=own and alike)
+    axes = ["with the paper's axes"] if name.startswith("figure") else []
+    file = f"{name}-{kind}" if kind else name
+    svg, png = (report.folder / f"{file}.{form}" for form in ("svg", "png"))
+    save(figure, svg, png)
+    return [Picture(file, f"{', '.join([title, *axes, *([EPOCH[report.which]] if summary else [])])}.", svg, png)]
+
+
+def _shared_data(
+    runs: Sequence[ProbedRun], drawn: Sequence[Drawing | Heatmap], *, probed: bool
+) -> list[str]:  # fmt: skip
+    """The data sets that all panels share; none if their titles say them."""
+    if any("→" in panel.title for panel in drawn):
+        return []
+    words = data_words((run.at["data"], run.at["probed" if probed else "data"]) for run in runs)
+    return [words] if words else []
 
 
 def _write(report: Report) -> list[Path]:

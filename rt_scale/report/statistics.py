@@ -46,6 +46,18 @@ class Estimate:
         """A difference in percentage points with its interval, e.g. ``+26.3 [+15.5, +37.0]``."""
         return f"{100 * self.mean:+.1f}{self._interval('+')}"
 
+    @property
+    def clear(self) -> int:
+        """Of a difference: 1 if its interval is above 0, -1 if below, 0 if it holds 0 or there is none."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+    @property
+    def mark(self) -> str:
+        """The sign of a difference that is clear of 0: ▲, ▼ or nothing."""
+        return {1: "▲", -1: "▼", 0: ""}[self.clear]
+
     def _interval(self, sign: str) -> str:
         if self.low is None or self.high is None:
             return ""

@@ -20,7 +20,7 @@ from rt_scale.store.results import AttemptRecord
 from rt_scale.store.store import Store
 from rt_scale.system.paths import bundled_sweep
 
-_KEPT = ("report.csv", "verdicts.csv")
+_KEPT = ("report.csv", "beside.csv", "verdicts.csv")
 ALPHA, OUT_DIM = "student.alpha", "projector.out_dim"
 
 

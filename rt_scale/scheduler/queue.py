@@ -259,8 +259,27 @@ class Queue:
 
     @property
     def resting(self) -> bool:
-        """Whether no run waits or is due now: some may execute, be delayed, or need one of those."""
-        return not self.waiting and (self.wakes is None or self.wakes > self._clock())
+        """Whether no process is worth keeping: all runs execute, are delayed, need one of those, or wait for workers.
+
+        A process kept for the next run has resources that workers of another run may wait for, for ever.
+        """
+        if self.wakes is not None and self.wakes <= self._clock():
+            return False
+        several = any(job.launch.workers > 1 for job in self.live.values())
+        return not any(
+            self._has_room(section) or (section.launch.workers == 1 and not (several and self._room <= 0))
+            for section in self._sections.values()
+            if section.first
+        )
+
+    @property
+    def _room(self) -> float:
+        """How many more runs ``concurrency`` allows."""
+        return math.inf if self._concurrency is None else self._concurrency - len(self.live)
+
+    def _has_room(self, section: _Section) -> bool:
+        running = {each.launch: len(each.leaders) for each in self._sections.values()}
+        return self._room > 0 and self._cluster.has_room(section.launch, running)
 
     @property
     def wakes(self) -> float | None:
@@ -271,18 +290,16 @@ class Queue:
         """The jobs that one process executes now; empty if none is ready or there is no room."""
         self.wake()
         self._put_aside()
-        room = math.inf if self._concurrency is None else self._concurrency - len(self.live)
-        running = {section.launch: len(section.leaders) for section in self._sections.values()}
         heads = [
             (*section.first, section)
             for section in self._sections.values()
-            if section.first and self._cluster.has_room(section.launch, running)
+            if section.first and self._has_room(section)
         ]
-        if room <= 0 or not heads:
+        if not heads:
             return []
         place, shape, section = min(heads, key=lambda head: head[0])
         leader, places = self._entries[place].job, section.ready[shape]
-        size = self._batch_size(leader, section, min(len(places), room)) if shape else 1
+        size = self._batch_size(leader, section, min(len(places), self._room)) if shape else 1
         batch = [self._entries[heapq.heappop(places)] for _ in range(size)]
         for entry in batch:
             entry.leader = leader.name

@@ -148,6 +148,16 @@ class EncoderDescription:
         return self.design.stages if self.channels is None else (self.channels,)
 
     @property
+    def depth(self) -> int:
+        """The layers that ``probe.layers`` measures: convolutions or linear layers with their activation, the stem and
+        the blocks of a ResNet, the blocks of a ViT; 0 for flatten."""
+        if self.family == "vgg":
+            return self.layers - 3  # the name counts the classifier's layers
+        if self.family in ("resnet", "cifar_resnet", "preresnet"):
+            return 1 + (self.layers - 2) // (3 if self.layers == 50 else 2)
+        return self.layers
+
+    @property
     def is_vit(self) -> bool:
         """Whether the encoder is a vision transformer."""
         return self.family in ("vit", "vit_shared")

@@ -16,22 +16,23 @@ from rt_scale.spec.run import OwnSpec, RunSpec
 
 class Kind(NamedTuple):
     """A kind of run: its spec, and as ``module:attribute`` where its ``Experiment`` is (see ``experiments.base``), and
-    what a report shows of its runs (see ``report.analyses.base``) beside their metrics; empty: nothing."""
+    what a report shows of its runs (see ``report.analyses.base``) beside their metrics."""
 
     spec: type[RunSpec]
     experiment: str
-    report: str = ""
+    report: tuple[str, ...] = ()
 
 
 _TRAINING = "rt_scale.experiments.training:Training"
+_LAYERS = "rt_scale.report.analyses.layers:analysis"
 KINDS = {
-    "distill": Kind(DistillSpec, _TRAINING),
-    "supervise": Kind(SuperviseSpec, _TRAINING, "rt_scale.report.analyses.pruning:analysis"),
+    "distill": Kind(DistillSpec, _TRAINING, (_LAYERS,)),
+    "supervise": Kind(SuperviseSpec, _TRAINING, ("rt_scale.report.analyses.pruning:analysis", _LAYERS)),
     "connect": Kind(
-        ConnectSpec, "rt_scale.experiments.connect:Connect", "rt_scale.report.analyses.connectivity:analysis"
+        ConnectSpec, "rt_scale.experiments.connect:Connect", ("rt_scale.report.analyses.connectivity:analysis",)
     ),
     "landscape": Kind(
-        LandscapeSpec, "rt_scale.experiments.landscape:Landscape", "rt_scale.report.analyses.landscapes:analysis"
+        LandscapeSpec, "rt_scale.experiments.landscape:Landscape", ("rt_scale.report.analyses.landscapes:analysis",)
     ),
 }
 """Every kind by name."""
@@ -62,10 +63,9 @@ def experiment(kind: str) -> Any:
     return _attribute(KINDS[kind].experiment)
 
 
-def analysis(kind: str) -> Any:
-    """The function that makes ``report.analyses.base.Analysis`` of runs of a kind; None without one."""
-    reference = KINDS[kind].report if kind in KINDS else ""
-    return _attribute(reference) if reference else None
+def analyses(kind: str) -> list[Any]:
+    """The functions that make ``report.analyses.base.Analysis`` of runs of a kind."""
+    return [_attribute(reference) for reference in (KINDS[kind].report if kind in KINDS else ())]
 
 
 def _attribute(reference: str) -> Any:

@@ -8,6 +8,7 @@ plugin's probe are ``extra/<role>/<probe>`` and ``extra@<set>/<role>/<probe>``.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -36,6 +37,9 @@ _BOUNDS: dict[str, Bounds] = {
     "features/*/cka_teacher": (0.0, 1.0),
     "features/*/cosine_teacher": (-1.0, 1.0),
     "features/*": _AT_LEAST_0,
+    "layers/*/cosine*": (-1.0, 1.0),
+    "layers/*/separability*": (0.0, 1.0),
+    "layers/*": _AT_LEAST_0,
 }
 """Pattern -> bounds, for all metrics but accuracies of probes; the first matching pattern applies."""
 
@@ -79,7 +83,8 @@ def is_constant(name: str, *, frozen_teacher: bool) -> bool:
     """Whether the metric is measured once a run: metrics of the input, and of a frozen teacher."""
     parsed = parse_probe_name(name) or parse_extra_name(name)
     roles = ("input", "teacher") if frozen_teacher else ("input",)
-    return (frozen_teacher and name.startswith("features/teacher/")) or (parsed is not None and parsed.role in roles)
+    measured = tuple(f"{group}/{role}/" for group in ("features", "layers") for role in roles)
+    return name.startswith(measured) or (parsed is not None and parsed.role in roles)
 
 
 def metric_bounds(name: str) -> Bounds:
@@ -107,10 +112,32 @@ _STATISTICS = (
 )
 
 
-def training_metrics(probe: ProbeSpec, *, own: bool, learns_labels: bool) -> dict[str, When]:
+OF_LAYERS = ("cosine", "effective_rank", "log_condition", "separability")
+"""The statistics of a layer's outputs."""
+EMBEDDING = "embedding"
+"""The last layer; the others are numbers."""
+
+
+def layer_metric(role: str, statistic: str, layer: str) -> str:
+    """The name of a statistic of a layer, or of the input, which has none: ``layers/<role>/<statistic>_<layer>``."""
+    return f"layers/{role}/{statistic}" + (f"_{layer}" if layer else "")
+
+
+def layer_names(depth: int) -> list[str]:
+    """The layers in order: ``01`` to ``depth``, and the embedding."""
+    return [*(f"{number:02}" for number in range(1, depth + 1)), EMBEDDING]
+
+
+def _of_layers(depths: Mapping[str, int]) -> tuple[str, ...]:
+    places = [(role, layer) for role in depths for layer in ([""] if role == "input" else layer_names(depths[role]))]
+    return tuple(layer_metric(role, name, layer) for role, layer in places for name in OF_LAYERS)
+
+
+def training_metrics(probe: ProbeSpec, *, own: bool, learns_labels: bool, depths: Mapping[str, int]) -> dict[str, When]:
     """Metric -> whether a training logs it at each probing (also at start and end) or epoch.
 
-    ``own``: whether its own data set is probed; ``learns_labels``: whether it trains a classifier.
+    ``own``: whether its own data set is probed; ``learns_labels``: whether it trains a classifier; ``depths``: role
+    that ``probe.layers`` measures -> number of its encoder's layers, of the input any.
     """
     training = ("accuracy",) if learns_labels else ("kl", "teacher_entropy", "student_entropy")
     names: dict[str, When] = {f"train/{name}": "epoch" for name in ("loss", "grad_norm", *training)}
@@ -122,4 +149,5 @@ def training_metrics(probe: ProbeSpec, *, own: bool, learns_labels: bool) -> dic
     if learns_labels:
         names |= {"test/loss": "probe", "test/accuracy": "probe"}
     described = _STATISTICS if probe.statistics else ()
+    described += _of_layers(depths) if probe.layers else ()
     return names | dict.fromkeys((*described, *(probe.curvature.metrics if probe.curvature else ())), "probe")

@@ -52,6 +52,11 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
+def described(model: type[BaseModel]) -> Document:
+    """The JSON schema of a model alone, its fields with the docstrings below them."""
+    return model.model_json_schema(schema_generator=_Described)
+
+
 def run_schema() -> Document:
     """The JSON schema of a single spec file."""
     definitions = _definitions()
@@ -60,7 +65,7 @@ def run_schema() -> Document:
 
 def sweep_schema() -> Document:
     """The JSON schema of a sweep file; no field of ``base`` is required, since axes may give it."""
-    schema = SweepSpec.model_json_schema(schema_generator=_Described)
+    schema = described(SweepSpec)
     definitions = _definitions() | schema.pop("$defs", {})
     description = schema["properties"]["base"].get("description")
     schema["properties"]["base"] = {**definitions[f"RunSpec{_LOOSE}"], "description": description}
@@ -92,7 +97,7 @@ def _kinds() -> Document:
     definitions: Document = {}
     runs: dict[str, Document] = {}
     for kind in KINDS.values():
-        schema = kind.spec.model_json_schema(schema_generator=_Described)
+        schema = described(kind.spec)
         definitions |= schema.pop("$defs", {})
         # A model within itself is a definition of its own.
         runs[kind.spec.__name__] = definitions.pop(kind.spec.__name__, schema)

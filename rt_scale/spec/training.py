@@ -162,6 +162,19 @@ class CurvatureSpec(Part):
         return self.eigenvalues * self.iterations + self.vectors
 
 
+class LayersSpec(Part):
+    """Statistics of the outputs of every layer of student and teacher, and of the input, in evaluation mode.
+
+    Feature maps and tokens are flattened. They are layers/<role>/<statistic>_<layer> (01, 02, ..., embedding) and
+    layers/input/<statistic>. cosine: the mean over pairs of images. effective_rank: exp of the entropy of the singular
+    values of the centred outputs. log_condition: log10 of the largest to the smallest eigenvalue of the covariance, at
+    most 14. separability: the share of the variance that lies between the means of classes.
+    """
+
+    images: int = Field(256, ge=2, le=MOST)
+    """Test images, balanced over the classes; at least one a class."""
+
+
 class ProbeSpec(Part):
     """How labels measure the quality of embeddings (paper, section 3 'Probing', appendix C.1)."""
 
@@ -199,6 +212,9 @@ class ProbeSpec(Part):
     distance and angle of encoder and projector from start and teacher."""
     curvature: CurvatureSpec | None = added(None)
     """Whether every probing also measures the curvature of the training loss, e.g. {} or {eigenvalues: 5}; null: no."""
+    layers: LayersSpec | None = added(None)
+    """Whether every probing also measures how images propagate through the layers, e.g. {} or {images: 1000}; null:
+    no."""
     extra: tuple[OwnProbe, ...] = added((), strict=False)
     """Probes of yours, e.g. [{name: my_probes:centroids, args: {k: 3}}]; embeddings are as the encoder gives them."""
 
@@ -238,6 +254,8 @@ class ProbeSpec(Part):
             raise ValueError("nothing would be probed: name data sets in also, or set own to true")
         if not self.own and self.statistics:
             raise ValueError("statistics are of the test images of the data set distilled on: set own to true")
+        if not self.own and self.layers is not None:
+            raise ValueError("layers are measured on test images of the data set that is trained on: set own to true")
         if self.statistics and not self.baselines:
             raise ValueError("statistics compare the student with its teacher: leave baselines at true")
         return self

@@ -1,4 +1,4 @@
-"""A sweep on three hosts, disturbed by events that a seed draws, until it is done; see test_chaos.py.
+"""A sweep on three hosts, disturbed by events that a seed draws, until it is done; see clusters/test_chaos.py.
 
 A head without runs, three hosts with two cores each and an S3 server on a host of its own live in a world without a
 way out (machines.py). Whatever ends is started again as somebody who is on call would: Ray on a host, the head, and the
@@ -134,7 +134,7 @@ class Chaos:
             if not host.alive:
                 host.plug()
         if self._ended(self.head.name):
-            words = ["--head", "--num-cpus=0", "--port=6379", "--dashboard-host=127.0.0.1"]
+            words = ["--head", "--num-cpus=0", "--port=6379", "--include-dashboard=false"]
             self._start_ray(self.head, words)
             time.sleep(RESTART_S)
         for host in self.hosts:

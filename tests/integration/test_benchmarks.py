@@ -75,6 +75,42 @@ def test_precisions_agree_at_the_start_that_they_share(answers: dict[str, Any]) 
     assert curves["float32"]["difference"] == 0
 
 
+def test_on_a_cpu_nothing_is_decided(answers: dict[str, Any]) -> None:
+    assert {name: each["decision"].partition(":")[0] for name, each in answers["decisions"].items()} == {
+        "accelerate default": "open", "batched students": "open", "Triton": "open",
+    }  # fmt: skip
+    assert answers["decisions"]["batched students"]["times as fast"]["convnet_4_1"] > 0
+    assert answers["decisions"]["Triton"]["times as fast"]["float32"] > 1
+
+
+@pytest.mark.parametrize(
+    ("graphed", "compiled", "packed", "wide", "expected"),
+    [
+        (1.4, 1.0, 1.4, 0.40, ("graphs stay", "auto becomes the default, for b", "write")),
+        (1.2, 1.2, 1.2, 0.20, ("none becomes the default, and graphs go", "batched networks go", "no kernel")),
+        (1.2, 1.4, 1.31, 0.34, ("compile becomes", "auto becomes the default, for b", "write")),
+    ],
+)
+def test_each_decision_has_its_threshold(
+    monkeypatch: pytest.MonkeyPatch, graphed: float, compiled: float, packed: float, wide: float, expected: Any
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    decide = importlib.import_module("lib.gpu.decisions").decisions
+    parts = [
+        {"part": "projector + wide output", "seconds": wide, "floor": 0.1},
+        {"part": "the whole run", "seconds": 1},
+    ]
+    runs = {"bf16": {"full run": 10.0, "parts": parts}, "bf16, none": {"full run": 10.0 * graphed},
+            "bf16, compile": {"full run": 10.0 / compiled}, "tf32": {"failed": "why"}}  # fmt: skip
+    packing = {"a": {"ratio": {"1": 1.0, "2": 1.1}}, "b": {"ratio": {"1": 1.0, "8": packed}}, "took": 3.0}
+    answers = {"size": "full", "gpu": True, "full run": {"rt-scale": runs}, "packing": packing}
+    found = [each["decision"] for each in decide(answers).values()]
+    assert [text.startswith(words) for text, words in zip(found, expected, strict=True)] == [True] * 3, found
+    assert {each["decision"] for each in decide({"size": "full", "gpu": True}).values()} == {
+        "open: its questions were left out or failed"
+    }
+
+
 @pytest.fixture
 def operations(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script ``operations.py`` as a module."""

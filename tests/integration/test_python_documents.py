@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import rt_scale as rt
+from rt_scale.cli import app
 
 DOCS = Path(__file__).parents[2] / "docs"
 NOTEBOOK = DOCS / "examples" / "random_teacher.ipynb"
@@ -46,6 +48,19 @@ def test_the_page_is_one_session(folder: Path, capfd: pytest.CaptureFixture[str]
     assert session["embeddings"].shape == (1, session["run"].encoder().embed_dim)
     assert "did you mean 'alpha'" in capfd.readouterr().out
     assert not session["sweep"].failed
+
+
+def test_the_readme_is_one_session(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (DOCS.parent / "README.md").read_text()
+    (spec,), (code,) = (re.findall(rf"^```{each}\n(.*?)^```", text, re.S | re.M) for each in ("yaml", "python"))
+    (folder / "spec.yaml").write_text(spec)
+    (command,) = re.findall(r"^rt-scale (run [^#]*)#", text, re.M)
+    done = CliRunner().invoke(app, command.split(), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    session: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), session)
+    assert 0.1 < float(capsys.readouterr().out) <= 1
+    assert [each.name for each in rt.open_store().runs] == [session["run"].name]
 
 
 def test_the_docstring_of_the_package() -> None:

@@ -31,7 +31,7 @@ from rt_scale.spec.grid import axis_names, grouped
 from rt_scale.spec.metrics import metric_bounds
 
 if TYPE_CHECKING:
-    from rt_scale.report.figures import Drawing, Line
+    from rt_scale.report.figures.panels import Drawing, Line
 
 CONNECTIVITY = "connectivity"
 CURVES, PAIRS = "curves.parquet", "pairs.parquet"
@@ -90,7 +90,7 @@ def connect_runs(asked: Asked) -> list[Analysed[Curves]]:
 
 def analysis(asked: Asked) -> Analysis:
     """What the report shows of runs that connect others."""
-    from rt_scale.report.figures import draw, save
+    from rt_scale.report.figures.drawing import draw, save
 
     runs = connect_runs(asked)
     done = [run for run in runs if run.found is not None]
@@ -148,7 +148,7 @@ def _statistics(spec: ConnectSpec) -> str:
 
 def _panels(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> list[Drawing]:
     """Error and loss of each split, a line for each configuration."""
-    from rt_scale.report.figures import Drawing
+    from rt_scale.report.figures.panels import Drawing
 
     found = []
     for measure, (factor, _) in MEASURES.items():
@@ -166,7 +166,7 @@ def _panels(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> list[Drawing]:
 
 
 def _line(label: str, runs: Sequence[Analysed[Curves]], split: str, measure: str, factor: float) -> Line | None:
-    from rt_scale.report.figures import Line
+    from rt_scale.report.figures.panels import Line
 
     rows = [row for run in runs for row in _of(run).curves if row["split"] == split and measure in row]
     places = grouped(rows, lambda row: round(row["position"], 9))

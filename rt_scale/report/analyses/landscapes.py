@@ -190,7 +190,7 @@ def _field(runs: Sequence[Analysed[Landscape]], name: str) -> list[object]:
 def _pictures(asked: Asked, runs: Sequence[Analysed[Landscape]]) -> list[Picture]:
     """Each figure once a seed, the seed's planes side by side."""
     from rt_scale.report.analyses.maps import draw_maps
-    from rt_scale.report.figures import save
+    from rt_scale.report.figures.drawing import save
 
     found, seeds = [], grouped(runs, lambda run: run.seed)
     for name, (coordinates, measures) in FIGURES.get(asked.experiment, FIGURES[None]).items():

@@ -10,7 +10,8 @@ import numpy as np
 from rt_scale.report.analyses.base import Analysed, Asked, Picture, listed
 from rt_scale.report.analyses.landscapes import Landscape, of, title_of
 from rt_scale.report.analyses.maps import measure
-from rt_scale.report.figures import Drawing, Line, draw, mean_line, save
+from rt_scale.report.figures.drawing import draw, save
+from rt_scale.report.figures.panels import Drawing, Line, mean_line
 from rt_scale.report.paper_numbers import data_title
 from rt_scale.spec.grid import grouped
 

@@ -18,7 +18,7 @@ from rt_scale.spec.metrics import ACCURACY
 from rt_scale.store.results import RunResult
 
 if TYPE_CHECKING:
-    from rt_scale.report.figures import Line
+    from rt_scale.report.figures.panels import Line
 
 PRUNING = "pruning"
 TEST, LEFT = "test/accuracy", "sparsity/left"
@@ -81,7 +81,8 @@ def _is_start(at: Mapping[str, Any], curve: Mapping[str, Any]) -> bool:
 
 def analysis(asked: Asked) -> Analysis | None:
     """What the report shows of pruned networks; None if no run is pruned."""
-    from rt_scale.report.figures import Drawing, draw, save
+    from rt_scale.report.figures.drawing import draw, save
+    from rt_scale.report.figures.panels import Drawing
 
     runs = pruned_runs(asked)
     if not runs:
@@ -133,7 +134,7 @@ def _rounds(runs: Sequence[Analysed[Pruned]]) -> dict[int, list[Pruned]]:
 
 
 def _line(label: str, runs: Sequence[Analysed[Pruned]], which: Which) -> Line:
-    from rt_scale.report.figures import mean_line
+    from rt_scale.report.figures.panels import mean_line
 
     rounds = _rounds(runs).values()
     left = [100 * fmean(each.left for each in members) for members in rounds]

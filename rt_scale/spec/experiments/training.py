@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
+from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.experiments.pruning import Pruned, PruneSpec, check_prune
 from rt_scale.spec.metrics import training_metrics
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, Taken, TeacherSpec
@@ -70,6 +71,11 @@ class TrainingSpec(RunSpec):
             _noise(self)
         if GAUSSIAN in self.probe.also:
             raise ValueError("probe.also names gaussian, whose inputs have no labels to probe with: leave it out")
+        if self.probe.layers is not None and not self._depths["student"]:
+            raise ValueError(
+                f"probe.layers measures the layers of rt-scale's encoders, and '{self.encoder.name}' has none of them: "
+                "leave it out"
+            )
         _pairing(self)
         for role in ("teacher", "student"):
             start = getattr(self, role).start_from
@@ -145,7 +151,14 @@ class TrainingSpec(RunSpec):
     def logged(self) -> Mapping[str, When]:
         """Its metrics, if its data set has labels."""
         own = self.probe.own and self.data.name != GAUSSIAN
-        return training_metrics(self.probe, own=own, learns_labels=self.learns_labels)
+        return training_metrics(self.probe, own=own, learns_labels=self.learns_labels, depths=self._depths)
+
+    @property
+    def _depths(self) -> dict[str, int]:
+        """Layers of the encoder of each role that ``probe.layers`` measures; of a plugin and the input 0."""
+        depth = 0 if self.encoder.plugin else parse_encoder(self.encoder.name).depth
+        roles = ("student", "teacher", "input") if self.probe.baselines else ("student",)
+        return dict.fromkeys(roles, depth)
 
     @property
     def plugins(self) -> dict[str, str]:
@@ -285,6 +298,8 @@ def _noise(spec: TrainingSpec) -> None:
         raise ValueError("gaussian inputs are never probed themselves: leave probe.own at true")
     if spec.probe.statistics:
         raise ValueError("probe.statistics are of test images, and gaussian inputs have none: leave it false")
+    if spec.probe.layers is not None:
+        raise ValueError("probe.layers measures test images, and gaussian inputs have none: leave it out")
     if spec.augment.kind == "multicrop":
         raise ValueError(
             "multi-crop changes the colours of photographs, which gaussian inputs are not: set augment.kind "

@@ -134,6 +134,8 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "probe.curvature.eigenvalues": (CURVATURE, 0, "curvature/eigenvalue_1"),
     "probe.curvature.iterations": (CURVATURE, 1, "curvature/eigenvalue_1"),
     "probe.curvature.vectors": (CURVATURE, 3, "curvature/trace"),
+    "probe.layers": ({"probe.layers": {"images": 20}}, None, "layers/student/cosine_01"),
+    "probe.layers.images": ({"probe.layers": {"images": 20}}, 30, "layers/student/cosine_01"),
     "seeds.teacher": ({}, 1, "probe/teacher/knn"),
     "seeds.student": ({}, 1, "distance/from_teacher"),
     "seeds.data": ({}, 1, "probe/input/linear"),

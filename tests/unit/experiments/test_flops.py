@@ -22,6 +22,7 @@ from rt_scale.experiments.flops import (
     meta_network,
     run_length,
 )
+from rt_scale.probes.layers import layer_outputs
 from rt_scale.spec.run import RunSpec
 
 CIFAR, DIGITS = DATASETS["cifar10"], DATASETS["digits"]
@@ -123,6 +124,24 @@ def test_curvature_costs_three_steps_an_image_and_product() -> None:
     extra = measured.evaluation.shared.network - plain.evaluation.shared.network
     student = 3 * (forward(lambda: meta_network(spec(), DIGITS)(torch.empty(64, 1, 8, 8, device="meta"))))
     assert extra == pytest.approx(3 * 16 * student, rel=0.05)
+
+
+def test_layers_cost_a_pass_of_their_images_and_their_products() -> None:
+    plain, measured = counted(), counted(probe={"layers": {"images": 64}})
+    network = meta_network(spec(), DIGITS)
+    images = torch.empty(64, 1, 8, 8, device="meta")
+    widths = [output.shape[1] for output in layer_outputs(network.encoder, images)]
+    for before, after in ((plain.start, measured.start), (plain.evaluation, measured.evaluation)):
+        assert after.alone.network - before.alone.network == pytest.approx(forward(lambda: network.encoder(images)))
+        products = sum(2 * 64 * width * min(64, width) for width in widths)
+        assert after.alone.product - before.alone.product == pytest.approx(products)
+    moving = counted(probe={"layers": {}}, teacher={"update": "ema"})
+    still = counted(teacher={"update": "ema"})
+    assert moving.start == still.start
+    alone = counted(probe={"layers": {}, "baselines": False}, teacher={"update": "ema"})
+    none = counted(probe={"baselines": False}, teacher={"update": "ema"})
+    twice = moving.evaluation.alone.product - still.evaluation.alone.product
+    assert twice == pytest.approx(2 * (alone.evaluation.alone.product - none.evaluation.alone.product))
 
 
 def test_what_is_not_probed_costs_nothing() -> None:

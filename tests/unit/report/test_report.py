@@ -72,8 +72,9 @@ def test_the_curves_of_a_sweep_are_accuracies_above_gains(
     for each in places:
         finish(store, each, result(0.4, 0.2, 0.6))
     report = make_report([SweepRuns(SweepSpec(name="demo", base=BASE), places, store)], "last", NOTHING_HERE)
-    (picture,) = report.pictures
+    picture, gain = report.pictures
     assert picture.title == "demo, linear probe, Digits."
+    assert gain.title == "demo, gain over own teacher, linear probe, Digits, student after its last epoch."
     text = picture.svg.read_text()
     shown = ("alpha = 0.5", "alpha = 1<", "probing accuracy (%)", "gain over own teacher (points)", "2 more panels")
     assert all(words in text for words in shown)

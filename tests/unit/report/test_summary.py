@@ -34,7 +34,7 @@ def reports(store: Store, point: Make, result: Make, finish: Make) -> list[Repor
     for seed, place in enumerate(places[:3]):
         code = {"git_commit": "0123456789abcdef", "git_dirty": seed == 2}
         took = {"device_seconds": {"cpu": 60.0} if seed else {}}
-        finish(store, place, result(0.4 + seed / 100, 0.2, 0.3).model_copy(update=took), *[attempt | code] * 2)
+        finish(store, place, result(0.4 + seed / 100, 0.2, 0.3, 0.43).model_copy(update=took), *[attempt | code] * 2)
     mine, other = (SweepSpec(name=name, base=BASE, experiment=which) for name, which in
                    (("mine", "fig1"), ("other", None)))  # fmt: skip
     return [make_report([SweepRuns(sweep, part, store)], "last", DataHere(Path("nowhere")))
@@ -50,7 +50,7 @@ def test_a_summary_holds_what_reports_say_without_run_directories(
     assert sorted(folder.rglob("*.*")) == sorted(files)
     assert {str(path.relative_to(folder)) for path in files} == {
         "README.md", "mine/report.md", "mine/report.csv", "mine/verdicts.csv", "mine/figure-1-linear.png",
-        "other/report.md", "other/report.csv", "other/curves-linear.png",
+        "mine/beside.csv", "other/report.md", "other/report.csv", "other/beside.csv", "other/curves-linear.png",
     }  # fmt: skip
     for report in reports:
         name = report.sweeps[0]

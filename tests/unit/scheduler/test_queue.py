@@ -371,3 +371,25 @@ def test_a_run_that_left_its_node_goes_on_at_once_and_one_that_a_scheduler_ended
     queue.ended(spec(1).name, JobOutcome(JobState.EARLY_STOPPED, "ended early"))
     assert told.settled == [("run 1", "ended early")]
     assert list(queue.failed) == [after(spec(1)).name]
+
+
+def test_no_process_is_kept_that_the_workers_of_a_run_may_wait_for(tmp_path: Path) -> None:
+    """Of two runs of several workers, one is executed and one has no room: a free process has nothing to do."""
+    jobs = [Job(str(seed), spec(seed), TWO) for seed in (1, 2)]
+    queue = Queue(jobs, StoredRuns(Store(tmp_path)), Told(), Room(most=1))
+    assert not queue.resting
+    assert [job.label for job in queue.take()] == ["1"]
+    assert queue.resting
+    assert queue.waiting
+    queue.ended(spec(1).name, JobOutcome(JobState.DONE))
+    assert not queue.resting
+
+
+@pytest.mark.parametrize(("launch", "rests"), [(ONE, False), (TWO, True)])
+def test_where_no_more_may_run_a_process_is_kept_for_the_next_run_alone(
+    tmp_path: Path, launch: LaunchSpec, rests: bool
+) -> None:
+    jobs = [Job("first", spec(1), launch), Job("second", spec(2), ONE)]
+    queue = Queue(jobs, StoredRuns(Store(tmp_path)), Told(), Room(), concurrency=1)
+    assert [job.label for job in queue.take()] == ["first"]
+    assert queue.resting is rests

@@ -11,7 +11,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec, load_sweep
 
 ROOT = Path(__file__).parents[3]
-ORDER = "fig1 fig3 fig4_epochs fig4_steps tab2 tab5 fig10 fig11 fig12 fig18 ema".split()  # noqa: SIM905 - as in the README
+ORDER = "fig1 fig3 fig4_epochs fig4_steps tab2 tab5 fig10 fig11 fig12 fig18 ema".split()  # noqa: SIM905 - as in docs/paper.md
 ANALYSES = ("fig5", "fig8", "fig9", "fig14")
 """The experiments whose runs read the networks of others."""
 FILES = [(folder, name) for folder in ("paper", "small") for name in ORDER]

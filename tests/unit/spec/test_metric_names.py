@@ -37,10 +37,11 @@ def test_other_metrics_are_no_probes(text: str) -> None:
 
 
 def test_what_is_measured_once_a_run() -> None:
-    inputs = {"probe/input/knn", "probe@mnist/input/linear"}
-    teacher = {"probe/teacher/knn", "probe@mnist/teacher/knn", "features/teacher/std"}
+    inputs = {"layers/input/cosine", "probe/input/knn", "probe@mnist/input/linear"}
+    teacher = {"probe/teacher/knn", "probe@mnist/teacher/knn", "features/teacher/std", "layers/teacher/cosine_01"}
     changing = {
         "probe/student/knn", "probe@mnist/student/knn", "features/student/std", "features/student/cka_teacher",
+        "layers/student/separability_embedding",
         "distance/from_teacher", "distance/encoder/from_teacher", "train/teacher_entropy", "test/accuracy",
     }  # fmt: skip
     every = inputs | teacher | changing
@@ -70,6 +71,9 @@ def test_what_is_measured_once_a_run() -> None:
         ("curvature/residual_1", (0, math.inf)),
         ("curvature/trace_error", (0, math.inf)),
         ("curvature/eigenvalue_1", (-math.inf, math.inf)),
+        ("layers/student/cosine_01", (-1, 1)),
+        ("layers/input/separability", (0, 1)),
+        ("layers/teacher/log_condition_embedding", (0, math.inf)),
         ("of my own", (-math.inf, math.inf)),
     ],
 )
@@ -81,7 +85,9 @@ def test_what_metrics_can_be(name: str, bounds: tuple[float, float]) -> None:
 def test_bounds_are_known_of_all_that_a_run_logs(kind: str) -> None:
     objective = {"objective": {"name": "cross_entropy"}}
     values = {"kind": kind, "data": {"name": "mnist"}, "encoder": {"name": "vgg11"}, **objective}
-    spec = RunSpec.model_validate({**values, "probe": {"statistics": True, "also": ["cifar10"], "ridge": True}})
+    spec = RunSpec.model_validate(
+        {**values, "probe": {"statistics": True, "layers": {}, "also": ["cifar10"], "ridge": True}}
+    )
     assert [name for name in spec.logged if math.isinf(metric_bounds(name)[0])] == []
 
 

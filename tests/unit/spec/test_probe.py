@@ -79,6 +79,20 @@ def test_a_classifier_may_be_tested_alone() -> None:
         ({"probe": {"curvature": {"vectors": 1}}}, "set vectors to 2 or more, or to 0"),
         ({"probe": {"curvature": {"vectors": 0, "eigenvalues": 0}}}, "nothing would be measured"),
         ({"probe": {"curvature": True}}, "curvature"),
+        ({"probe": {"layers": {"images": 1}}}, "layers"),
+        (
+            {"probe": {"layers": {}, "own": False, "also": ["mnist"]}},
+            "layers are measured on test images .* own to true",
+        ),
+        ({"probe": {"layers": {}}, "encoder": {"name": "flatten"}}, "'flatten' has none of them: leave it out"),
+        (
+            {"probe": {"layers": {}}, "encoder": {"name": "my_nets:Tiny", "source": "0" * 64}},
+            "'my_nets:Tiny' has none of them: leave it out",
+        ),
+        (
+            {"probe": {"layers": {}, "also": ["mnist"]}, "data": {"name": "gaussian", "samples": 60, "size": 32}},
+            "gaussian inputs have none: leave it out",
+        ),
         ({**LABELS, "probe": {**NONE, "own": False}}, "nothing would be probed"),
     ],
 )
@@ -95,3 +109,18 @@ def test_curvature_is_logged_at_every_probing_and_old_runs_keep_their_names() ->
     assert {asked.logged[name] for name in names} == {"probe"}
     assert asked.probe.curvature is not None
     assert asked.probe.curvature.products == 11
+
+
+def test_layers_are_logged_of_each_role_and_old_runs_keep_their_names() -> None:
+    plain, asked = run_spec(), run_spec(probe={"layers": {}})
+    assert run_spec(probe={"layers": None}).name == plain.name != asked.name
+    names = [name for name in asked.logged if name not in plain.logged]
+    layers = [*(f"{number:02}" for number in (1, 2)), "embedding"]
+    statistics = ("cosine", "effective_rank", "log_condition", "separability")
+    of_networks = {
+        f"layers/{role}/{name}_{layer}" for role in ("student", "teacher") for name in statistics for layer in layers
+    }
+    assert set(names) == of_networks | {f"layers/input/{name}" for name in statistics}
+    assert {asked.logged[name] for name in names} == {"probe"}
+    alone = run_spec(probe={"layers": {}, "baselines": False})
+    assert {name.split("/")[1] for name in alone.logged if name.startswith("layers/")} == {"student"}

@@ -5,14 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pytest
-
 from rt_scale.store.store import Store
 from tests.integration import machines
 from tests.integration.chaos import Chaos, problems, quiet_sweep, small_sweeps
 from tests.integration.test_machines import left
 
-pytestmark = pytest.mark.long
 SEED = 57
 """It draws a killed run, a host without power, a store that is away, a full disk, a killed driver and a killed head."""
 

@@ -1,19 +1,12 @@
-"""Figures: panels of lines, means over seeds with their intervals, first as data, then drawn under one legend."""
+"""Figures as data: panels of lines, which are means over seeds with their intervals."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
-
-import numpy as np
-from matplotlib import colormaps, rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from rt_scale.report.paper import Panel
 from rt_scale.report.paper_numbers import data_title, number_of, value_text
@@ -23,11 +16,12 @@ from rt_scale.spec.grid import axis_names, grouped
 from rt_scale.spec.metrics import ACCURACY as PROBED
 from rt_scale.spec.metrics import Bounds, metric_bounds
 
-Colour = str | tuple[float, float, float, float]
 Style = Literal["ours", "teacher", "input", "paper"]
 ACCURACY, GAIN = "accuracy", "gain"
 OF_PROBES = {ACCURACY: PROBED, GAIN: DIFFERENCES}
 """Metrics of a panel that each probe has: the student's accuracy, and that less its own teacher's -> bounds."""
+FEW = 5
+"""Of fewer seeds each is drawn."""
 _LABELS = {
     "train/kl": "KL divergence (training)",
     "distance/from_init": "distance from start",
@@ -45,6 +39,7 @@ class Line:
         style: ``paper`` is for the numbers that the paper prints.
         of: the label of the related line of style ``ours``; empty: none.
         low, high: ends of the means' intervals, NaN if there is none; empty: no intervals.
+        seeds: the values of each seed, if there are few.
     """
 
     label: str
@@ -54,54 +49,114 @@ class Line:
     of: str = ""
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+    seeds: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """The data of one panel; ``scale`` is that of the horizontal axis, ``log10_down`` falls to the right."""
+    """The data of one panel.
+
+    Attributes:
+        scale: of the horizontal axis; ``log10_down`` falls to the right.
+        bars: intervals are bars at the values of an axis of the sweep, not bands along a curve.
+    """
 
     title: str
     x_label: str
     y_label: str
     scale: Literal["linear", "log2", "log10", "log10_down", "names"]
     lines: Sequence[Line] = field(default_factory=tuple)
+    bars: bool = False
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """The data of a panel of two axes: ``values`` by row and column, NaN where there is none, and their texts."""
+
+    title: str
+    x_label: str
+    y_label: str
+    label: str
+    columns: Sequence[str]
+    rows: Sequence[str]
+    values: Sequence[Sequence[float]]
+    texts: Sequence[Sequence[str]]
 
 
 def drawings(
-    panel: Panel, runs: Sequence[ProbedRun], metrics: Mapping[str, Series], which: Which, experiment: str | None
+    panel: Panel,
+    runs: Sequence[ProbedRun],
+    metrics: Mapping[str, Series],
+    which: Which,
+    experiment: str | None,
+    *,
+    other_size: bool = False,
 ) -> list[Drawing]:
     """The drawings of a panel, one for each value of its column and each data set probed on.
 
     ``runs`` are under one kind of probe; ``metrics`` are by run; ``which`` is the student's epoch, unless the axis
-    is the epoch; the numbers that the paper prints for ``experiment`` are added.
+    is the epoch; the numbers that the paper prints for ``experiment`` are added, named as those of another size with
+    ``other_size``.
     """
     found = []
     if panel.metric not in OF_PROBES:  # measured once per run, not per probe
         runs = list({run.run: run for run in runs}.values())
-    several = panel.metric in OF_PROBES and "probed" not in (panel.x, panel.line)
+    several = panel.metric in OF_PROBES and "probed" not in (panel.x, panel.line, panel.column)
     several = several and len({run.at["probed"] for run in runs}) > 1
     extra = _besides(panel, [run for run in runs if run.scores is not None])
+    names = axis_names(extra)
 
     def title_of(run: ProbedRun) -> str:
-        column = panel.column
-        parts = [] if column is None else ["round " * (column == "round") + value_text(column, run.at[column])]
-        parts += [data_title(run.at["probed"])] if several else []
-        return ", ".join([*parts, *(f"{key} {value_text(key, run.at.get(key))}" for key in extra)])
+        parts = [] if panel.column is None else [_column_title(panel.column, run)]
+        parts += [way(run)] if several else []
+        return ", ".join([*parts, *(f"{names[key]} {value_text(key, run.at.get(key))}" for key in extra)])
 
-    for title, members in grouped(runs, title_of).items():
+    order = [key for key in (panel.column, "probed" if several else None, *extra, panel.line) if key is not None]
+    for title, members in grouped(in_order(runs, order), title_of).items():
         if panel.x == "epoch":
             lines = _over_epochs(panel, members, metrics)
         else:
-            lines = _summary(panel, members, which, experiment)
+            lines = _summary(panel, members, which, experiment, other_size)
         if any(line.x for line in lines):
             x_label = "epoch" if panel.x == "epoch" else panel.label or panel.x
-            found.append(Drawing(title, x_label, _LABELS.get(panel.metric, panel.metric), panel.scale, lines))
+            label = _LABELS.get(panel.metric, panel.metric)
+            found.append(Drawing(title, x_label, label, panel.scale, lines, bars=panel.x != "epoch"))
+    return found
+
+
+def _column_title(key: str, run: ProbedRun) -> str:
+    if key in ("data", "probed"):
+        return way(run)
+    return f"round {run.at[key]}" if key == "round" else value_text(key, run.at.get(key))
+
+
+def way(run: ProbedRun) -> str:
+    """The data set of a run, or with another that it is probed on ``CIFAR-10 → STL-10``."""
+    distilled, probed = (data_title(run.at[key]) for key in ("data", "probed"))
+    return probed if distilled == probed else f"{distilled} → {probed}"
+
+
+def ordered(values: Iterable[Any]) -> list[Any]:
+    """The distinct values, None first, then in numeric order if all others are numbers, else as they come."""
+    found = list({repr(value): value for value in values}.values())
+    numbers = [value for value in found if isinstance(value, int | float)]
+    if len(numbers) + (None in found) < len(found):
+        return found
+    return [None] * (None in found) + sorted(numbers)
+
+
+def in_order(runs: Sequence[ProbedRun], keys: Sequence[str]) -> list[ProbedRun]:
+    """The runs, sorted by each of ``keys`` (of ``at``) as :func:`ordered` sorts its values."""
+    found = list(runs)
+    for key in reversed(keys):
+        ranks = {repr(value): place for place, value in enumerate(ordered(run.at.get(key) for run in runs))}
+        found.sort(key=lambda run, key=key, ranks=ranks: ranks[repr(run.at.get(key))])  # type: ignore[misc]
     return found
 
 
 def _besides(panel: Panel, runs: Sequence[ProbedRun]) -> list[str]:
     """Keys, except seeds, that vary among the runs at one position of one line; each value gets its own panel."""
-    places = (panel.line, panel.x, panel.column or "", "probed")
+    places = [panel.line, panel.x, panel.column or "", "probed", *(["data"] if panel.column == "probed" else [])]
     spots = grouped(runs, lambda run: repr([run.at.get(key) for key in places]))
     keys = dict.fromkeys(key for run in runs for key in run.at)
     return [key for key in keys if any(len({repr(run.at.get(key)) for run in spot}) > 1 for spot in spots.values())]
@@ -159,7 +214,9 @@ def mean_line(
     summaries = [estimate(column, bounds) for column in values]
     parts = [[getattr(each, part) for each in summaries] for part in ("mean", "low", "high")]
     y, low, high = ([math.nan if value is None else factor * value for value in part] for part in parts)
-    return Line(label, x, y, low=low, high=high)
+    single = len({len(column) for column in values}) == 1 and 1 < len(values[0]) < FEW
+    seeds = [[factor * value for value in each] for each in zip(*values, strict=True)] if single else ()
+    return Line(label, x, y, low=low, high=high, seeds=seeds)
 
 
 def _references(
@@ -197,122 +254,32 @@ def _teacher_curve(run: ProbedRun, metrics: Mapping[str, Series]) -> Sequence[tu
     return metrics.get(run.run, {}).get(probe_metric("teacher", key), ())
 
 
-def _summary(panel: Panel, runs: Sequence[ProbedRun], which: Which, experiment: str | None) -> list[Line]:
+def _summary(
+    panel: Panel, runs: Sequence[ProbedRun], which: Which, experiment: str | None, other_size: bool
+) -> list[Line]:
     found = []
     for label, members in _lines(panel, runs).items():
         spots = grouped((run for run in members if run.at.get(panel.x) is not None), lambda run: run.at[panel.x])
-        order = list(spots) if panel.scale == "names" else sorted(spots)
+        order = ordered(spots)
         x = [value_text(panel.x, value) for value in order] if panel.scale == "names" else order
         scores = [[run.scores for run in spots[value] if run.scores is not None] for value in order]
-        students = [[each.student_at(which) for each in spot] for spot in scores]
-        found.append(_line(label, x, students, ACCURACY))
+        if panel.metric == GAIN:
+            gains = [[each.student_at(which) - each.teacher for each in spot] for spot in scores]
+            found.append(_line(label, x, gains, GAIN))
+            continue
+        found.append(_line(label, x, [[each.student_at(which) for each in spot] for spot in scores], ACCURACY))
         teachers = [100 * fmean(each.teacher for each in spot) for spot in scores]
         found.append(Line("teacher", x, teachers, "teacher", label))
         printed = [(place, number_of(experiment, spots[value][0].at)) for place, value in zip(x, order, strict=True)]
-        role = (
-            "student" if any(number is not None and number.student is not None for _, number in printed) else "teacher"
-        )
-        known = [(place, value) for place, number in printed if (value := getattr(number, role, None)) is not None]
+        numbers = [(place, number) for place, number in printed if number is not None]
+        role = "student" if any(number.student is not None for _, number in numbers) else "teacher"
+        known = [(place, value) for place, number in numbers if (value := getattr(number, role)) is not None]
         if known:
-            places, numbers = zip(*known, strict=True)
-            found.append(Line(f"paper's {role}", places, numbers, "paper", label))
+            other = ["data"] * any(number.other_data for _, number in numbers) + ["size"] * other_size
+            words = f"paper's {role}" + (f" (other {' and '.join(other)})" if other else "")
+            places, values = zip(*known, strict=True)
+            found.append(Line(words, places, values, "paper", label))
+    if panel.metric == GAIN and found:
+        ends = list(dict.fromkeys(place for line in found for place in line.x))
+        found.append(Line("teacher", ends, [0.0] * len(ends), "teacher"))
     return found
-
-
-def draw(panels: Sequence[Drawing], title: str, columns: int, *, same_heights: bool = False) -> Figure:
-    """Panels (at least one) in rows of ``columns``, and a legend; with ``same_heights`` a row shares its axis."""
-    ours = dict.fromkeys(line.label for panel in panels for line in panel.lines if line.style == "ours")
-    colours = _line_colours(list(ours))
-    styles = {line.style: line.label for panel in panels for line in panel.lines if line.style != "ours"}
-    handles = [Line2D([], [], color=colour, marker="o", ms=3, label=name) for name, colour in colours.items()]
-    handles += [Line2D([], [], label=label, **{"color": "0.3", **_STYLES[style]}) for style, label in styles.items()]
-    rows, width = -(-len(panels) // columns), max(6.4, (4.1 if columns < 4 else 3.2) * columns)
-    figure = Figure((width, 3.2 * rows + 0.6), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey="row" if same_heights else False)
-    for axis, panel in zip(axes.flat, panels, strict=False):
-        _draw_panel(axis, panel, colours)
-    for axis in list(axes.flat)[len(panels) :]:
-        axis.set_axis_off()
-    if same_heights:
-        for axis in axes.flat:
-            axis.label_outer()
-    figure.suptitle(title, fontsize=11)
-    per_row = max(2, int(width / 2.4))
-    figure.legend(handles=handles, loc="outside lower center", ncols=per_row, frameon=False, fontsize=8)
-    return figure
-
-
-_STYLES: Mapping[str, dict[str, Any]] = {
-    "ours": {"marker": "o", "ms": 3, "lw": 1.6},
-    "teacher": {"ls": "--", "lw": 1.1},
-    "input": {"ls": ":", "lw": 1.2, "color": "tab:red"},
-    "paper": {"ls": "none", "marker": "D", "mfc": "none", "ms": 6},
-}
-
-
-def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Colour]) -> None:
-    names = list(dict.fromkeys(name for line in panel.lines for name in line.x)) if panel.scale == "names" else []
-    ours = [line.label for line in panel.lines if line.style == "ours"]
-    for line in panel.lines:
-        own = line.label if line.style == "ours" else line.of
-        look = {"color": colours.get(own, "0.3"), **_STYLES[line.style]}
-        x = list(line.x)
-        if names:  # shifted sideways, so that lines do not overlap
-            x = [names.index(name) + 0.12 * (ours.index(own) - (len(ours) - 1) / 2) for name in line.x]
-            look |= {"ls": "none"} | ({"marker": "_", "ms": 9} if line.style == "teacher" else {})
-        axis.plot(x, list(line.y), **look)
-        if line.style == "ours":
-            _interval(axis, x, line, look["color"], bars=bool(names))
-    if names:
-        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
-        axis.margins(x=0.1)
-    elif panel.scale != "linear":
-        axis.set_xscale("log", base=2 if panel.scale == "log2" else 10)
-    if panel.scale == "log10_down":
-        _count_down(axis, sorted({x for line in panel.lines for x in line.x}, reverse=True))
-    axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
-    if axis.get_ylim()[0] < 0 <= min((min(line.y) for line in panel.lines if len(line.y)), default=0):
-        axis.set_ylim(bottom=0)  # the margin of the axis is below possible values
-    axis.set_title(panel.title, fontsize=10)
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _count_down(axis: Axes, places: Sequence[float]) -> None:
-    """An axis from the first place down to the last, with a tick about every halving."""
-    ticks = [places[0]]
-    for place in places[1:]:
-        if place < 0.6 * ticks[-1]:
-            ticks.append(place)
-    axis.invert_xaxis()
-    axis.set_xticks(ticks, [f"{tick:.1f}" for tick in ticks])
-    axis.minorticks_off()
-
-
-def _interval(axis: Axes, x: Sequence[float], line: Line, colour: Colour, bars: bool) -> None:
-    if not len(line.low):
-        return
-    mean, low, high = (np.asarray(each, float) for each in (line.y, line.low, line.high))
-    if bars:
-        axis.errorbar(x, mean, np.stack((mean - low, high - mean)), fmt="none", ecolor=colour, capsize=3, lw=1.2)
-    else:
-        axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
-
-
-def save(figure: Figure, *paths: Path) -> None:
-    """Write the figure to all ``paths``; the suffix gives the format."""
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Text in SVG stays text: smaller and searchable. The fixed salt and the missing date make files reproducible.
-        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "rt-scale"}):
-            figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
-
-
-def _line_colours(labels: Sequence[str]) -> dict[str, Colour]:
-    """A colour scale for numbers, distinct colours for names; red is reserved for the input."""
-    numbers = [label for label in labels if " = " in label]
-    names = [label for label in labels if label not in numbers]
-    palette = [f"tab:{name}" for name in ("blue", "orange", "green", "purple", "brown", "pink", "olive", "cyan")]
-    shades = np.linspace(0.05, 0.85, len(numbers)).tolist()
-    scale = {name: colormaps["viridis"](shade) for name, shade in zip(numbers, shades, strict=True)}
-    return scale | {name: palette[place % len(palette)] for place, name in enumerate(names)}

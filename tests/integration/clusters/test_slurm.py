@@ -19,8 +19,6 @@ from rt_scale.experiments.runner import run
 from tests.integration.slurm import CORES, Slurm, slurm, until
 from tests.integration.sweeping import SWEEP, Place
 
-pytestmark = pytest.mark.long
-
 LONG = {
     **SWEEP["base"],
     "train": {"epochs": 120, "batch_size": 128, "optimizer": {"name": "sgd", "lr": 0.001}},

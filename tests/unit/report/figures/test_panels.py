@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rt_scale.report.figures import drawings
+from rt_scale.report.figures.panels import drawings
 from rt_scale.report.paper import Panel
 from rt_scale.report.results import ProbedRun, Scores
 
@@ -112,7 +112,7 @@ def test_a_metric_is_drawn_once_a_run_however_often_it_is_probed() -> None:
     assert [list(line.y) for line in panel.lines] == [pytest.approx([0.7, 0.1])] * 2
     assert panel.y_label == "KL divergence (training)"
     probed = drawings(Panel("epoch", "alpha", "encoder"), members, metrics, "last", "fig3")
-    assert [each.title for each in probed] == ["vgg11, CIFAR-10", "vgg11, STL-10"]
+    assert [each.title for each in probed] == ["vgg11, CIFAR-10", "vgg11, CIFAR-10 → STL-10"]
 
 
 def test_what_else_varies_has_panels_of_its_own() -> None:
@@ -126,3 +126,38 @@ def test_runs_without_results_draw_nothing() -> None:
     absent = [ProbedRun(each.run, each.seed, each.at) for each in runs()]
     for panel in (Panel("epoch", "alpha", "encoder"), Panel("alpha", "encoder")):
         assert drawings(panel, absent, {}, "last", "fig3") == []
+
+
+def test_panels_and_lines_are_in_numeric_order() -> None:
+    members = [run(0, 0.5, alpha=alpha, outputs=outputs) for outputs in (1024, 64) for alpha in (1.0, 0.5)]
+    panels = drawings(Panel("epoch", "alpha"), members, {}, "last", None)
+    assert [panel.title for panel in panels] == ["outputs 64", "outputs 1024"]
+    assert [line.label for line in panels[0].lines[:2]] == ["alpha = 0.5", "alpha = 1"]
+
+
+def test_a_panel_of_a_transfer_says_from_where_to_where() -> None:
+    members = [run(0, 0.5, probed=probed) for probed in ("cifar10", "stl10")]
+    panels = drawings(Panel("encoder", "encoder", "probed", scale="names"), members, {}, "last", "tab2")
+    assert [panel.title for panel in panels] == ["CIFAR-10", "CIFAR-10 → STL-10"]
+
+
+@pytest.mark.parametrize(
+    ("data", "other_size", "words"),
+    [
+        ("cifar10", False, ""),
+        ("cifar10_jpeg", False, " (other data)"),
+        ("cifar10_jpeg", True, " (other data and size)"),
+    ],
+)
+def test_the_papers_values_are_named_as_what_they_are(data: str, other_size: bool, words: str) -> None:
+    members = runs(data=data, probed=data)
+    (panel,) = drawings(Panel("alpha", "encoder"), members, {}, "last", "fig3", other_size=other_size)
+    assert [line.label for line in panel.lines if line.style == "paper"] == [f"paper's student{words}"]
+
+
+def test_parts_of_the_bottleneck_are_words() -> None:
+    members = [run(0, 0.5, parts=parts) for parts in ("-/lb/fn/wn/l/-", "-/lb/fn/-/l/-", "-/-/-/-/l/fn")]
+    (panel,) = drawings(Panel("epoch", "parts"), members, {}, "last", "fig12")
+    labels = [line.label for line in panel.lines if line.style == "ours"]
+    assert labels[:2] == ["whole bottleneck", "without weight norm"]
+    assert labels[2] == "without first layer and feature norm and weight norm, with norm of outputs"

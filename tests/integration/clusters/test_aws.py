@@ -29,18 +29,11 @@ from rt_scale.store.store import Store
 from tests.integration import machines
 from tests.integration.dying import outcome
 from tests.integration.machines import CLIENT, HOME, PROJECT, Host, World
-from tests.integration.sweeping import SWEEP
-
-pytestmark = pytest.mark.long
+from tests.integration.sweeping import SLOW, SWEEP, slow_down
 
 PROGRAMS = Path(sys.executable).parent
 SERVER = f"http://{CLIENT}:5000"
-FEW = {
-    **SWEEP,
-    "name": "few",
-    "base": {**SWEEP["base"], "train": {**SWEEP["base"]["train"], "epochs": 60}, "probe": {"every": "20ep"}},
-    "launch": {"cpus": 1},
-}
+FEW = {**SWEEP, "name": "few", "base": SLOW, "launch": {"cpus": 1}}
 STORE = "s3://mine/runs"
 PREPARE = """
 import boto3, pathlib, sys
@@ -78,7 +71,7 @@ class Cloud:
         self.terminal = self.world.shared / "terminal"
         self.environment = {
             "AWS_ENDPOINT_URL": SERVER, "AWS_DEFAULT_REGION": "us-west-2", "AWS_ACCESS_KEY_ID": "me",
-            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_SECRET_ACCESS_KEY": "secret", "PYTHONPATH": str(self.world.shared),
         }  # fmt: skip
         self.market(spot=1, on_demand=1)
         words = [sys.executable, PROJECT / "tests/integration/ec2_server.py", CLIENT, self.world.shared]
@@ -190,9 +183,10 @@ def file_for_test(text: str, image: str) -> str:
 def cloud(data_dir: Path) -> Iterator[Cloud]:
     with pytest.MonkeyPatch.context() as patch:
         quick = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "AUTOSCALER_NODE_SSH_INTERVAL_S": "1"}
-        for name, value in {"AWS_ENDPOINT_URL": SERVER, **quick}.items():
-            patch.setitem(machines.ENVIRONMENT, name, value)
         with machines.world() as world:
+            more = {"AWS_ENDPOINT_URL": SERVER, "PYTHONPATH": world.shared, "SLOW": slow_down(world.shared)}
+            for name, value in {**more, **quick}.items():
+                patch.setitem(machines.ENVIRONMENT, name, str(value))
             shutil.copy(world.folder / "key.pub", world.shared)
             shutil.copytree(data_dir / "digits", world.shared / "digits")
             made = Cloud(world)
@@ -298,6 +292,7 @@ def lose_two_machines(cloud: Cloud) -> None:
     cloud.terminate(noticed)
     cloud.wait("an on-demand machine", lambda: cloud.workers("on_demand"))
     cloud.tell("an on-demand machine runs", look=True)
+    (cloud.world.shared / "slow").unlink()
 
 
 def test_whoever_asks_for_too_many_machines_gets_what_there_is_and_asks_again(cloud: Cloud) -> None:
@@ -321,7 +316,10 @@ def test_on_demand_machines_come_when_there_are_no_spot_ones(cloud: Cloud) -> No
     assert replaced["time"] - before["time"] < 10
 
 
-def test_the_sweep_is_bitwise_that_of_a_quiet_machine(cloud: Cloud, tmp_path: Path, data_dir: Path) -> None:
+def test_the_sweep_is_bitwise_that_of_a_quiet_machine(
+    cloud: Cloud, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(cloud.world.shared)
     file = tmp_path / "few.yaml"
     file.write_text(yaml.safe_dump(FEW))
     lost, quiet = Store(cloud.world.shared / "store"), Store(tmp_path)

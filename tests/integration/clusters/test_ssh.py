@@ -24,8 +24,6 @@ from tests.integration.conftest import PROGRAM
 from tests.integration.machines import PROJECT, Host, World
 from tests.integration.sweeping import Place, until
 
-pytestmark = pytest.mark.long
-
 SECRET = secrets.token_hex(16)
 ENVIRONMENT = {"STORE_KEY": SECRET, "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
 ABSENT = "172.31.9.9"

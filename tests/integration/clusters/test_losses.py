@@ -25,28 +25,10 @@ from tests.integration import machines
 from tests.integration.dying import outcome
 from tests.integration.machines import CLIENT, PROJECT, Host, Process, World
 from tests.integration.several_nodes import NOTICED
-from tests.integration.sweeping import SWEEP
-
-pytestmark = pytest.mark.long
+from tests.integration.sweeping import SLOW, SWEEP, slow_down
 
 PROGRAMS = Path(sys.executable).parent
-THREE = {
-    **SWEEP,
-    "base": {
-        **SWEEP["base"],
-        "objective": {"name": "own_slow:cross_entropy"},
-        "train": {**SWEEP["base"]["train"], "epochs": 12},
-    },
-    "axes": {"student.alpha": [1e-10, 0.5, 1.0]},
-}
-SLOW = """
-import os, time
-def cross_entropy(student, teacher):
-    if os.path.exists(os.environ.get("SLOW", "")):
-        time.sleep(0.5)
-    return -(teacher.softmax(1) * student.log_softmax(1)).sum(1).mean()
-"""
-"""An objective that takes its time until all runs were hit, on any machine: a minute or more for a run."""
+THREE = {**SWEEP, "base": SLOW, "axes": {"student.alpha": [1e-10, 0.5, 1.0]}}
 STORE = "s3://mine/runs"
 SERVER = """
 import json, os, pathlib, sys, time
@@ -82,12 +64,10 @@ class Hosts:
     """A Ray of hosts: a head, where the driver runs, and nodes of one CPU; S3 on the client's machine."""
 
     def __init__(self, world: World, data_dir: Path) -> None:
-        self.world, self.shared, self.slow = world, world.shared, world.shared / "slow"
-        self.slow.touch()
+        self.world, self.shared, self.slow = world, world.shared, slow_down(world.shared)
         shutil.copytree(data_dir / "digits", self.shared / "data" / "digits")
         (self.shared / "token").write_text("0123456789abcdef" * 4)
         (self.shared / "small.yaml").write_text(yaml.safe_dump(THREE, sort_keys=False))
-        (self.shared / "own_slow.py").write_text(SLOW)
         self.environment = {
             **NOTICED, "SLOW": str(self.slow),
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.shared / "token"),
@@ -109,13 +89,10 @@ class Hosts:
         self.wait(f"Ray on {host.name}", lambda: "Ray runtime started" in log.read_text())
         return process
 
-    def node(self, name: str) -> tuple[Host, Process]:
+    def node(self, name: str, cpus: int = 1) -> tuple[Host, Process]:
         """A host more, with a node."""
         host = self.world.host(name)
-        return host, self.join(host)
-
-    def join(self, host: Host) -> Process:
-        return self.ray(host, f"--address={self.head.ip}:6379", "--num-cpus=1")
+        return host, self.ray(host, f"--address={self.head.ip}:6379", f"--num-cpus={cpus}")
 
     def python(self, code: str, *arguments: object) -> None:
         done = self.head.run([sys.executable, "-c", code, *arguments], env=self.environment, cwd=PROJECT)
@@ -181,10 +158,10 @@ def test_nodes_that_end_are_unplugged_or_cut_off(
         hosts.wait(name, lambda name=name, how=how: f"its node {where[name].ip} was {how}; it continues" in hosts.said)
     assert started[where[told]].wait(60) is not None
     assert hosts.saved(told)[-1] > before  # it saved one before it left
-    more = dict(hosts.node(f"h{number}") for number in (4, 5, 6))
+    more, _ = hosts.node("h4", cpus=3)
     for name in names:
         begun, host = hosts.wait(f"a takeover of {name}", lambda name=name: hosts.attempt(name, 2))
-        assert hosts.world.hosts[host] in more
+        assert host == more.name
         (beaten, _), *_ = hosts.objects(f"{name}/lease/1.exclusive.beat").values()
         assert begun - beaten < TIMES.stale
     hosts.slow.unlink()

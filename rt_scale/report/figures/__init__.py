@@ -1,0 +1,1 @@
+"""Figures of reports: their data, and how they are drawn."""
