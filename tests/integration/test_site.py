@@ -40,7 +40,7 @@ def test_a_search_without_network_finds_pages(site: Path, tmp_path: Path) -> Non
         (box,) = browser.find("input[name=q]")
         box.send_keys("asymmetric\n")
         found = browser.until(lambda: browser.texts("#search-results li a"), "results")
-        assert {"Analyses", "The paper’s experiments"} <= set(found)  # noqa: RUF001 - as it is typeset
+        assert "Analyses" in found
         browser.click("#search-results li a", "analyses")
         browser.until(lambda: "Landscapes" in browser.chrome.page_source, "the page")
         browser.picture("site")

@@ -64,7 +64,7 @@ def test_a_sweep_leaves_tables_and_figures(swept: tuple[Place, str]) -> None:
     place, out = swept
     report = place.store.sweep("small").report
     for name in ("report.md", "tables.json", "curves-linear.png", "curves-knn.png"):
-        assert f"  {report / name}" in out
+        assert name in out
         assert (report / name).is_file()
     for name in ("linear", "knn"):
         with Image.open(report / f"curves-{name}.png") as image:

@@ -37,7 +37,7 @@ def test_every_folder_is_in_it(drawing: ModuleType) -> None:
 
 def test_nothing_but_its_own_files_knows_a_kind_of_run() -> None:
     """No other file names a kind, or the spec of a single one."""
-    modules = (name.partition(":")[0] for kind in KINDS.values() for name in (kind.experiment, kind.report) if name)
+    modules = (name.partition(":")[0] for kind in KINDS.values() for name in (kind.experiment, *kind.report) if name)
     files = [f"{name.removeprefix('rt_scale.').replace('.', '/')}.py" for name in modules]
     own = ("spec/kinds.py", "spec/experiments/", "experiments/plane.py", *files)
     specs = {kind.spec.__name__ for kind in KINDS.values()}
