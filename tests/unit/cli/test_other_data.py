@@ -152,7 +152,7 @@ def test_a_cluster_may_have_what_this_machine_has_not(
     ended = call("sweep", file, "--address", "10.0.0.1:6379", data_dir=prepared)
     assert ended.exit_code == 0
     assert "3 of 3 runs of sweep 'a'" in ended.stderr
-    assert "TensorBoard" in ended.stdout
+    assert "rt-scale board" in ended.stdout
 
 
 def test_a_complete_run_is_refused_before_it_is_called_complete(

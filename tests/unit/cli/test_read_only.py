@@ -96,7 +96,7 @@ def test_a_report_is_kept_where_it_is_asked_for(call: Call, folder: Path) -> Non
     out, kept = folder / "out" / "mine", folder / "out" / "kept"
     result = call("report", folder / "a.yaml", "--out", out, "--summary", kept)
     assert "is read-only" not in result.stderr
-    assert str(out / "a" / "report" / "report.md") in result.stdout
+    assert str(out / "a" / "report" / "report.html") in result.stdout
     assert (out / "a" / "report" / "report.md").exists()
     assert (kept / "README.md").exists()
 

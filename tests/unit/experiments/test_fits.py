@@ -98,7 +98,7 @@ def test_what_needs_labels_is_refused_without(
     tiny: Tiny, digits: Prepared, unlabelled: Prepared, changes: dict[str, Any]
 ) -> None:
     fits(tiny(changes), digits)
-    words = "'digits' have no labels: .* Name those in probe.also, and leave kind at distill and probe.statistics at"
+    words = "'digits' have no labels: .* Name those in probe.also, leave kind at distill, and leave out probe.s"
     with pytest.raises(InputError, match=words):
         fits(tiny(changes), unlabelled)
     with pytest.raises(InputError, match=r"probe.also names 'digits', whose images have no labels to probe with"):
