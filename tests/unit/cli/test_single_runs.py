@@ -52,9 +52,9 @@ def rows(*arguments: object) -> list[dict[str, Any]]:
     return found
 
 
-def opened(text: str) -> Path:
-    """The page that a command says how to open."""
-    return Path(next(word.removeprefix("file://") for word in text.split() if word.startswith("file://")))
+def folder_in(text: str) -> Path:
+    """The folder that a command says it has written to."""
+    return Path(text.partition("Written to ")[2].split()[0].removesuffix(":"))
 
 
 def test_a_store_lists_its_runs_by_the_fields_in_which_they_differ(store: Store) -> None:
@@ -175,7 +175,7 @@ def test_runs_are_compared_in_specs_tables_and_figures(store: Store, tmp_path: P
     text = cli("compare", a, b)
     assert text.splitlines()[1].split() == ["student.alpha", "0.25", "0.5"]
     assert "2 runs finished" in text
-    figure = opened(text).with_name("curves-linear.png")
+    figure = folder_in(text) / "curves-linear.png"
     assert figure.stat().st_size > 10_000
     assert figure.is_relative_to(store.run(SPECS[0]).path)
     found = json.loads(cli("compare", a, c, "--json"))
@@ -201,5 +201,5 @@ def test_messages_call_single_runs_what_they_are(store: Store) -> None:
         cli("report", SPECS[3].hash)
     with pytest.raises(InputError, match="None of the 2 runs of 2 single runs is finished"):
         cli("report", SPECS[2].hash, SPECS[3].hash)
-    page = opened(cli("compare", *(spec.hash for spec in SPECS[:2]))).with_suffix(".md")
+    page = folder_in(cli("compare", *(spec.hash for spec in SPECS[:2]))) / "report.md"
     assert page.read_text().startswith("# 2 single runs")
