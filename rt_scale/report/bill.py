@@ -77,6 +77,11 @@ class Bill:
         return f"{text}{f'. Cost: {self.cost}' if self.cost else ''}."
 
     @property
+    def short(self) -> str:
+        """The cost, or that it is unknown, and what runs held."""
+        return f"{self.cost or 'price not known'}; {number_text(self.used)} {UNITS[self.unit]}-hours of runs"
+
+    @property
     def cost(self) -> str:
         """What the nodes cost, in words; empty if unknown."""
         if self.on_demand is None:

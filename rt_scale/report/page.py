@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from rich.table import Table
 from rt_scale.report.analyses.base import Analysis, Picture
 from rt_scale.report.beside import BESIDE, LAST_AND_BEST, BesideRow, beside_cells
 from rt_scale.report.bill import Bill
+from rt_scale.report.headline import headline
 from rt_scale.report.paper import Judged
 from rt_scale.report.plain import MetricRow, RunPicture, metrics_of, plain_cells
 from rt_scale.report.results import EPOCH, ResultRow, Which, titled_probe
@@ -41,13 +43,12 @@ _GAIN_INTERVAL = f", with its 95 % interval (Student's t, from {LEAST_SEEDS} see
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 
-_DRAW = Markup(
-    "for (const view of document.querySelectorAll('details.view')) { const draw = () => {"
-    " const { data, layout } = JSON.parse(view.querySelector('script').textContent);"
-    " Plotly.newPlot(view.querySelector('div'), data, layout, { responsive: true, displaylogo: false }); };"
-    " view.open ? draw() : view.addEventListener('toggle', draw, { once: true }); }"
+SPREAD = (
+    "Lines are means over seeds. Of fewer than 5 seeds each one is a thin line or a small dot; else bands are 95 % "
+    "intervals of the mean. Bars always are."
 )
-"""Draws each view when it is opened, as browsers keep few 3-D scenes at once."""
+MARKS = "▲ and ▼: the gain's interval is above or below 0."
+"""What figures and tables show."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ class Report:
         unsampled: number of runs that a search has not sampled yet.
         other_data: sentences on runs whose images differ from the local ones; else empty.
         bill: what the sweeps used of their nodes; None if no driver recorded it.
+        made: when the report was made, in words.
+        machines: a line for each kind of machine.
+        base: the sweep's file, or the spec of the first of single runs.
         files: the figures, then the page and its numbers.
     """
 
@@ -94,6 +98,9 @@ class Report:
     other_data: str = ""
     plugins: Sequence[Sequence[str]] = ()
     bill: Bill | None = None
+    made: str = ""
+    machines: Sequence[str] = ()
+    base: str = ""
     files: Sequence[Path] = ()
 
     def link(self, run: str, file: str = "") -> Markup:
@@ -107,20 +114,39 @@ class Report:
 
     @property
     def scripts(self) -> list[Markup]:
-        """The scripts of the page: Plotly and what starts it, if an analysis has an interactive view."""
+        """The scripts of the page: of sortable tables, and Plotly if an analysis has an interactive view."""
         if not any(analysis.views for analysis in self.analyses):
-            return []
+            return [_script("sort.js")]
         from plotly.offline import get_plotlyjs
 
-        return [Markup(get_plotlyjs()), _DRAW]
+        return [_script("sort.js"), Markup(get_plotlyjs()), _script("views.js")]
 
     @property
     def allowed(self) -> Markup:
         """What a browser lets the page do: show its own styles, pictures and views, and ask for nothing."""
         digests = (base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in self.scripts)
-        allowed = "".join(f" 'sha256-{each}'" for each in digests)
-        scripts = f"; script-src{allowed}" if allowed else ""
-        return Markup(f"default-src 'none'; style-src 'unsafe-inline'; img-src data:{scripts}")
+        scripts = "".join(f" 'sha256-{each}'" for each in digests)
+        return Markup(f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src{scripts}")
+
+    @property
+    def headline(self) -> str:
+        """What follows from the numbers, in words."""
+        return headline(self.measured, self.verdicts)
+
+    @property
+    def sections(self) -> list[tuple[str, str]]:
+        """The contents of the page: ids and titles."""
+        found = {
+            "claims": ("The paper's claims", self.experiment is not None),
+            "figures": ("Figures", bool(self.pictures)),
+            **{f"analysis-{number}": (each.title, True) for number, each in enumerate(self.analyses)},
+            "tables": ("Tables", bool(self.tables or self.plain)),
+            "shots": ("Pictures of runs", bool(self.shots)),
+            "bill-title": ("What it used", self.bill is not None),
+            "without": ("Runs without a result", bool(self.unfinished)),
+            "behind": ("Runs behind the numbers", bool(self.configurations)),
+        }
+        return [(name, title) for name, (title, there) in found.items() if there]
 
     @property
     def finished(self) -> str:
@@ -181,8 +207,20 @@ def titles(rows: Sequence[ResultRow]) -> list[str]:
     return [*rows[0].shown, "runs", *ROLES, "gain"]
 
 
+def same_in_all(rows: Sequence[ResultRow]) -> dict[str, str]:
+    """The input and the teacher as text, each if it is the same in all of several rows, which are measured."""
+    texts = [dict(zip(ROLES, row.measured_texts(), strict=False)) for row in rows if row.measured]
+    roles = ROLES[:2] if len(texts) > 1 and len(texts) == len(rows) else ()
+    return {role: texts[0][role] for role in roles if len({each[role] for each in texts}) == 1}
+
+
+@functools.cache
+def _script(name: str) -> Markup:
+    return Markup(files("rt_scale.report").joinpath("templates", name).read_text(encoding="utf-8"))
+
+
 def to_html(report: Report) -> str:
-    """One self-contained HTML page: no requests, figures inside; scripts only for interactive views."""
+    """One self-contained HTML page: no requests, figures inside; scripts only for tables and interactive views."""
     return _templates().get_template("report.html").render(report=report)
 
 
@@ -236,8 +274,9 @@ def _templates(finalize: Callable[[object], Markup] | None = None) -> Environmen
         loader=PackageLoader("rt_scale.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, finalize=finalize,
     )  # fmt: skip
-    words = {"BESIDE": BESIDE, "JUDGED": JUDGED, "LAST_AND_BEST": LAST_AND_BEST, "STATED": STATED}
-    found.globals |= {**words, "beside_cells": beside_cells, "caption": caption, "counted": counted,
-                      "plain_cells": plain_cells,
-                      "script_json": script_json, "titles": titles, "titled_probe": titled_probe}  # fmt: skip
+    found.globals |= {"BESIDE": BESIDE, "JUDGED": JUDGED, "LAST_AND_BEST": LAST_AND_BEST, "STATED": STATED,
+                      "SPREAD": SPREAD, "MARKS": MARKS, "ROLES": ROLES, "beside_cells": beside_cells,
+                      "caption": caption, "counted": counted, "plain_cells": plain_cells, "same_in_all": same_in_all,
+                      "script_json": script_json, "titles": titles, "titled_probe": titled_probe,
+                      "zip": zip}  # fmt: skip
     return found

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import yaml
 
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.report.analyses.base import Analysis, Asked, Picture
@@ -34,6 +37,7 @@ from rt_scale.report.results import (
     with_first_rounds,
 )
 from rt_scale.report.status import StatusRow, status_of_sweep
+from rt_scale.report.summary import machines
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.document import flat_fields
 from rt_scale.spec.errors import InputError
@@ -82,7 +86,17 @@ def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere, rates
     report = _report(sweeps, points, results, status_of_sweep(points, store, ended), which)
     bill = bill_of([sweep.folder for sweep in sweeps], rates)
     report = replace(report, unsampled=unsampled, other_data=compare_sweeps(sweeps, here)[1], bill=bill)
+    made = time.strftime("%Y-%m-%d, %H:%M UTC", time.gmtime())
+    report = replace(report, made=made, machines=machines([report], store), base=_base(first))
     return replace(report, files=_write(report))
+
+
+def _base(sweep: SweepRuns) -> str:
+    """The sweep's file, with its assignments; of single runs the spec of the first."""
+    if sweep.home is not None:
+        return yaml.safe_dump(sweep.grid[0].spec.fields, sort_keys=False, allow_unicode=True)
+    text = sweep.text or yaml.safe_dump(sweep.spec.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+    return "".join([text.rstrip(), *(f"\n# --set {each}" for each in sweep.overrides)])
 
 
 def _results(points: Iterable[Point], store: Store) -> dict[str, RunResult]:

@@ -94,6 +94,6 @@ def test_the_pointer_shows_the_numbers_of_the_point_below(report: Report, page: 
 
 
 def test_what_is_read_elsewhere_is_linked(report: Report, page: Browser) -> None:
-    links = [str(link.get_attribute("href")) for link in page.find("details.view summary a")]
+    links = [str(link.get_attribute("href")) for link in page.find("details.view a")]
     assert [link.rpartition(".")[2] for link in links] == ["vtp", "npz"]
     assert all((report.folder / link.rpartition("/")[2]).exists() for link in links)

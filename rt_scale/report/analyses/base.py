@@ -78,7 +78,8 @@ class Picture:
 
     def inline(self, prefix: str) -> Markup:
         """The figure as an HTML element whose ids begin with ``prefix``."""
-        return inline_svg(self.svg.read_text(encoding="utf-8"), prefix)
+        drawn = inline_svg(self.svg.read_text(encoding="utf-8"), prefix)
+        return drawn.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(self.title), 1)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _INPUT = "tab:red"
 _DODGE = 5.0
 """Points between the bars of neighbouring lines."""
 _MOST_TICKS = 8
+_WIDEST = 20
+"""Characters in a line of a name at an axis."""
 
 
 def draw(panels: Sequence[Drawing | Heatmap], title: str, columns: int, *, same_heights: bool = False) -> Figure:
@@ -106,8 +109,9 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Colour]) -> No
         if line.style == "ours":
             _draw_spread(axis, x, line, look, panel, len(ours))
     if names:
-        axis.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 8 else 0, fontsize=8,
-                        ha="right" if max(map(len, names)) > 8 else "center")  # fmt: skip
+        turned = max(map(len, names)) > 8
+        axis.set_xticks(range(len(names)), _wrapped(names), rotation=30 if turned else 0, fontsize=8,
+                        ha="right" if turned else "center")  # fmt: skip
         axis.set_xlim(-0.5, len(names) - 0.5)
     elif panel.scale != "linear":
         axis.set_xscale("log", base=2 if panel.scale == "log2" else 10)
@@ -123,6 +127,11 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Colour]) -> No
     axis.set_title(panel.title, fontsize=10)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _wrapped(names: Sequence[str]) -> list[str]:
+    """Long names in several lines."""
+    return [textwrap.fill(name, _WIDEST, break_long_words=False) for name in names]
 
 
 def _colour(line: Line, colours: Mapping[str, Colour]) -> Colour:
@@ -226,8 +235,8 @@ def _draw_heatmap(axis: Axes, panel: Heatmap) -> None:
             dark = abs(values[row, column]) > 0.62 * most
             axis.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black",
                       fontweight="bold" if text[-1:] in "▲▼" else "normal")  # fmt: skip
-    axis.set_xticks(range(len(panel.columns)), panel.columns, fontsize=8)
-    axis.set_yticks(range(len(panel.rows)), panel.rows, fontsize=8)
+    axis.set_xticks(range(len(panel.columns)), _wrapped(panel.columns), fontsize=8)
+    axis.set_yticks(range(len(panel.rows)), _wrapped(panel.rows), fontsize=8)
     axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
     axis.set_title(panel.title, fontsize=10)
     figure = axis.get_figure()

@@ -15,6 +15,8 @@ from rt_scale.report.statistics import DIFFERENCES, estimate
 from rt_scale.spec.grid import axis_names, grouped
 
 _NO_AXES = ("probe", "probed")
+_SHORT = 18
+"""Most characters of a name that stands below an axis."""
 
 
 def gain_panels(runs: Sequence[ProbedRun], which: Which) -> list[Drawing | Heatmap]:
@@ -62,9 +64,11 @@ def _axes(runs: Sequence[ProbedRun]) -> list[str]:
     return found
 
 
-def _rank(key: str, runs: Sequence[ProbedRun]) -> tuple[bool, int]:
+def _rank(key: str, runs: Sequence[ProbedRun]) -> tuple[bool, bool, int]:
+    """Numbers come first, then short names, which alone can stand below an axis; of these the most values."""
     values = ordered(run.at.get(key) for run in runs)
-    return all(isinstance(value, int | float) for value in values), len(values)
+    short = max(len(value_text(key, value)) for value in values) <= _SHORT
+    return all(isinstance(value, int | float) for value in values), short, len(values)
 
 
 def _scale(values: Sequence[Any]) -> Literal["linear", "log2", "log10", "names"]:
@@ -95,7 +99,7 @@ def _map(
         values.append([value for value, _ in found])
         texts.append([text for _, text in found])
     return Heatmap(
-        ", ".join([*([way(runs[0])] if ways else []), *title]), names[x], names[y], "gain over own teacher (points)",
+        ", ".join([*([way(runs[0])] if ways else []), *title]), names[x], names[y], "points",
         [value_text(x, value) for value in columns], [value_text(y, value) for value in rows], values, texts,
     )  # fmt: skip
 

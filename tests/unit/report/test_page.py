@@ -13,7 +13,8 @@ import pytest
 
 from rt_scale.report.analyses.base import Picture, inline_svg
 from rt_scale.report.export import numbers_table, verdicts_table
-from rt_scale.report.page import Report, caption, titles, to_html, to_markdown
+from rt_scale.report.headline import headline
+from rt_scale.report.page import Report, caption, same_in_all, titles, to_html, to_markdown
 from rt_scale.report.paper import Judged
 from rt_scale.report.paper_numbers import departures
 from rt_scale.report.report import check_same_data, merged_points
@@ -129,7 +130,9 @@ def test_the_page_is_whole_and_leads_to_runs_that_are_there(make: Make, points: 
     text = to_html(report)
     read = Reader(text)
     assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
-    assert not {"script", "img", "iframe", "object", "embed", "metadata"} & set(read.tags)
+    assert text.count("<script>") == 1  # sorts tables; its hash is in the policy
+    assert "script-src 'sha256-" in text
+    assert not {"img", "iframe", "object", "embed", "metadata"} & set(read.tags)
     assert "link" not in read.tags
     outside = [link for link in read.links if not link.startswith("#")]
     assert all(not re.match(r"[a-z]+:|//", link) for link in outside)
@@ -137,7 +140,7 @@ def test_the_page_is_whole_and_leads_to_runs_that_are_there(make: Make, points: 
     expected = {f"../../../runs/{name}/" for name in begun} | {f"../../../runs/{name}/spec.json" for name in begun}
     assert set(outside) == expected | {"figure-3.svg", "figure-3.png"}
     inside = {link[1:] for link in read.links if link.startswith("#")}
-    assert inside == {row.key for row in report.tables["linear"]} <= set(read.ids)
+    assert {row.key for row in report.tables["linear"]} <= inside <= set(read.ids)
     for words in (
         "3 of 6 runs finished",
         "Digits (digits, sha256 0123)",
@@ -263,3 +266,44 @@ def test_what_sweeps_have_otherwise_tells_their_runs_apart(point: Make) -> None:
         {"student.alpha": 0.1, "train.epochs": 100},
     ]
     assert merged_points([short]) == short
+
+
+def test_the_headline_follows_from_the_numbers(point: Make, result: Make, make: Make) -> None:
+    places = [point({"student.alpha": alpha, "projector.out_dim": 1024}, seed) for alpha in (0.1, 1.0)
+              for seed in range(3)]  # fmt: skip
+    gains = [0.2, 0.21, 0.22, 0.0, 0.3, -0.2]
+    results = {place.spec.name: result(0.3 + gain, 0.3, 0.6) for place, gain in zip(places, gains, strict=True)}
+    tables = linear(places, results, dict.fromkeys(results, "done"), "last", None)
+    assert headline(tables, []) == (
+        "Best of 2 configurations: alpha 0.1, 1,024 outputs: +21.0 [+18.5, +23.5] points over its teacher "
+        "(linear probe, 3 seeds)."
+    )
+    assert headline({"linear": tables["linear"][1:]}, []).startswith("alpha 1, 1,024 outputs: +3.3 [")
+    spread = {
+        place.spec.name: result(0.3 + seed, 0.3, 0.6) for place, seed in zip(places, [0.4, -0.2, 0] * 2, strict=True)
+    }
+    none = linear(places, spread, dict.fromkeys(spread, "done"), "last", None)
+    assert headline(none, []).startswith("None of 2 configurations is clear of its teacher; the largest gain is ")
+    assert headline({}, make().verdicts) == "1 claim of the paper judged: 1 fails."
+    assert headline({}, []) == ""
+
+
+def test_a_clear_gain_has_a_sign_and_what_rows_share_is_told_once(point: Make, result: Make, make: Make) -> None:
+    places = [point({"student.alpha": alpha}, seed) for alpha in (0.1, 1.0) for seed in range(3)]
+    gains = [0.2, 0.21, 0.22, -0.1, -0.11, -0.12]
+    results = {place.spec.name: result(0.3 + gain, 0.3, 0.6) for place, gain in zip(places, gains, strict=True)}
+    tables = linear(places, results, dict.fromkeys(results, "done"), "last", None)
+    shared = same_in_all(tables["linear"])
+    assert shared == {"input": "60.0 ± 0.0 [60.0, 60.0]", "teacher": "30.0 ± 0.0 [30.0, 30.0]"}
+    text = to_html(replace(make(None), tables=tables))
+    assert (text.count(">▲ <"), text.count(">▼ <"), text.count("(clear of 0)")) == (1, 1, 2)
+    assert '<th scope="col">teacher</th>' not in text
+    assert same_in_all(make().tables["linear"]) == {}
+
+
+def test_the_contents_lead_to_what_is_there(make: Make) -> None:
+    report = make()
+    read = Reader(to_html(report))
+    assert [name for name, _ in report.sections] == ["claims", "figures", "tables", "without", "behind"]
+    assert {name for name, _ in report.sections} <= set(read.ids)
+    assert set(read.ids) >= {"base", "finished", "data"}
