@@ -12,10 +12,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import axe_core_python
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from selenium.webdriver.common.keys import Keys
 
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
@@ -114,7 +116,7 @@ def test_the_page_says_what_it_is_of(page: Browser) -> None:
     assert page.texts("h1") == ["Locality of the start, alpha (figures 3 and 17)"]
     assert page.texts("#finished") == ["Sweep near_and_far. 7 of 9 runs finished."]
     (data,) = page.texts("#data")
-    assert data.startswith("Data: Digits (digits, sha256 ")
+    assert data.startswith("Digits (digits, sha256 ")
     assert any("Not the paper's setting: samples = 400, " in note for note in page.texts(".note"))
     page.picture("report")
 
@@ -171,11 +173,44 @@ def test_figures_are_in_the_page_with_the_papers_axes(page: Browser) -> None:
         assert shown["height"] > 200
 
 
-def test_nothing_is_asked_for_and_nothing_is_run(page: Browser) -> None:
+def test_nothing_is_asked_for_and_no_foreign_script_is_run(page: Browser) -> None:
     assert page.chrome.execute_script("return performance.getEntriesByType('resource').length") == 0
-    assert page.find("script") == []
+    assert len(page.find("script")) == 1  # the one that sorts tables
     assert "taken" not in page.chrome.title
     assert [entry for entry in page.chrome.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_table_is_sorted_with_the_keyboard(page: Browser) -> None:
+    before = [row[0] for row in cells(page, "table-linear")]
+    (title, *_) = page.find("#table-linear th button")
+    title.send_keys(Keys.ENTER)
+    title.send_keys(Keys.ENTER)
+    after = [row[0] for row in cells(page, "table-linear")]
+    assert after == sorted(before, key=float, reverse=True) != before
+    assert page.find("#table-linear th")[0].get_attribute("aria-sort") == "descending"
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_people_who_cannot_see_well_can_read_it(page: Browser, look: str) -> None:
+    """No finding of axe-core that it calls serious or critical."""
+    media = [{"name": "prefers-color-scheme", "value": look}]
+    page.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    page.chrome.execute_script(Path(axe_core_python.__file__).with_name("axe.min.js").read_text())
+    found = page.chrome.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    assert len(found["passes"]) > 10
+    assert [each["id"] for each in found["violations"] if each["impact"] in ("serious", "critical")] == []
+    page.picture(f"report-{look}")
+
+
+@pytest.mark.parametrize("width", [400, 1400, 2000])
+def test_it_is_no_wider_than_its_window(page: Browser, width: int) -> None:
+    screen = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    page.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        assert page.chrome.execute_script("return document.documentElement.scrollWidth") <= width
+        page.picture(f"report-{width}")
+    finally:
+        page.chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_the_same_is_there_as_files(reported: Reported) -> None:
