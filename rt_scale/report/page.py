@@ -45,7 +45,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 SPREAD = (
     "Lines are means over seeds. Of fewer than 5 seeds each one is a thin line or a small dot; else bands are 95 % "
-    "intervals of the mean. Bars always are."
+    "intervals of the mean, as bars always are."
 )
 MARKS = "▲ and ▼: the gain's interval is above or below 0."
 """What figures and tables show."""
