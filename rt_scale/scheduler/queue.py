@@ -267,7 +267,7 @@ class Queue:
             return False
         several = any(job.launch.workers > 1 for job in self.live.values())
         return not any(
-            self._has_room(section) or (section.launch.workers == 1 and not (several and self._room <= 0))
+            (section.launch.workers == 1 and not (several and self._room <= 0)) or self._has_room(section)
             for section in self._sections.values()
             if section.first
         )
