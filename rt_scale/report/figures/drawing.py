@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -266,9 +267,9 @@ def _line_colours(labels: Iterable[str]) -> dict[str, Colour]:
 
 
 def _value(label: str) -> tuple[str, float]:
-    """Sorts labels such as ``alpha = 0.5`` by their numbers; those that are no numbers stay in their order."""
+    """Sorts labels such as ``alpha = 0.5`` by their numbers, none first; other words stay in their order, last."""
     name, _, text = label.partition(" = ")
     try:
         return name, float(text.replace(",", ""))
     except ValueError:
-        return name, 0.0
+        return name, -math.inf if text == "none" else math.inf

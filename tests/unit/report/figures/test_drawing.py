@@ -134,3 +134,10 @@ def test_a_map_has_a_number_in_each_cell() -> None:
     assert [text.get_text() for text in axis.texts] == ["+5.0 ▲", "-"]
     assert [text.get_fontweight() for text in axis.texts] == ["bold", "normal"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("alpha", "outputs")
+
+
+def test_legends_are_in_the_order_of_their_numbers_and_words_come_last() -> None:
+    labels = ["layer = embedding", "layer = 10", "layer = 2"]
+    lines = [Line(label, (0.0, 1.0), (0.0, 1.0)) for label in labels]
+    (legend,) = draw([Drawing("", "x", "y", "linear", lines)], "", 1).legends
+    assert [text.get_text() for text in legend.get_texts()] == labels[::-1]
