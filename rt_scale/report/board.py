@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from rt_scale.tensorboard.sweep_view import MEANS, SWEEP
 
 MOST_TICKED = 40
 """Outside Time Series, TensorBoard initially ticks all runs up to this number; of more, none."""
+FIRST = ("probe/student/linear", "probe/student/knn")
+"""The charts that people look at first."""
 LOOK = 30.0
 """Seconds between two listings of an object store; each lists all its names."""
 
@@ -63,13 +66,28 @@ def open_board(
 
     def ready(address: str) -> None:
         say(f"TensorBoard: {address} (Ctrl-C ends it)")
+        first = pinned(address, sweeps or [store_runs(store)])
+        if first != address:
+            say(f"  Students' curves, pinned and not smoothed: {first}")
         if show is not None:
-            show(address)
+            show(first)
         for line in _hints(address, folder, single, board_figures(sweeps)):
             say(line)
 
     title = ", ".join(sweep.name for sweep in sweeps) or store.root.name
     serve(folder, ready, title=title, port=port, host=host, refresh=refresh, interval=interval)
+
+
+def pinned(address: str, sweeps: Sequence[SweepRuns]) -> str:
+    """The address at which the students' charts of the linear and the kNN probe stand on top, without smoothing.
+
+    The address as given if no run has them.
+    """
+    logged = {name for sweep in sweeps for point in sweep.points for name in point.spec.logged}
+    cards = [{"plugin": "scalars", "tag": name} for name in FIRST if name in logged]
+    if not cards:
+        return address
+    return f"{address}?pinnedCards={quote(json.dumps(cards, separators=(',', ':')))}&smoothing=0#timeseries"
 
 
 def _hints(address: str, folder: Path, every_run: bool, drawn: Mapping[str, Path]) -> list[str]:

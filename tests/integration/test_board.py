@@ -20,12 +20,13 @@ from selenium.webdriver.remote.webelement import WebElement
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.other_data import DataHere
 from rt_scale.experiments.runner import run
+from rt_scale.report.board import pinned
 from rt_scale.report.report import make_report
 from rt_scale.spec.grid import Point
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
-from rt_scale.store.sweep_runs import read_sweep
+from rt_scale.store.sweep_runs import SweepRuns, read_sweep
 from tests.integration.browser import Browser, opened, served
 
 SWEEP: dict[str, Any] = {
@@ -41,7 +42,7 @@ SWEEP: dict[str, Any] = {
     "seeds": 3,
 }
 CONFIGURATIONS = [f"alpha={alpha},out_dim={dim}" for alpha in ("0.5", "1e-10") for dim in (16, 64)]
-FIGURES = ["figures/curves-knn", "figures/curves-linear"]
+FIGURES = [f"figures/{what}-{probe}" for what in ("curves", "gain") for probe in ("knn", "linear")]
 STUDENT = "probe/student/linear"
 
 
@@ -211,15 +212,26 @@ def test_what_is_shown_first_are_the_means_and_no_single_runs(finished: Sweep, a
     shown = sorted([*CONFIGURATIONS, "sweep"])
     rows = "runs-data-table tb-data-table-content-row"
     browser.until(lambda: sorted(browser.texts(rows)) == shown, shown)
-    cards = ["distance2 cards", "figures2 cards", "probe6 cards", "seeds", "train2 cards", "with interval30 cards"]
+    cards = ["distance2 cards", "figures4 cards", "probe6 cards", "seeds", "train2 cards", "with interval30 cards"]
     browser.until(lambda: browser.texts("metrics-card-group-toolbar") == cards, cards)
     browser.picture("timeseries")
+
+
+def test_the_students_charts_are_pinned_and_not_smoothed(finished: Sweep, address: str, browser: Browser) -> None:
+    browser.open(pinned(address, [SweepRuns(*load_sweep(finished.file), finished.store)]))
+    cards = "metrics-pinned-view card-view"
+    browser.until(lambda: len(browser.find(cards)) == 2, "two")
+    titles = ["probe/student/linear", "probe/student/knn"]
+    browser.until(lambda: ["".join(text.split("\n")[:2]) for text in browser.texts(cards)] == titles, titles)
+    # With smoothing each run would have a second value: Run, Smoothed, Value.
+    assert all("Run\nValue\n" in text for text in browser.texts(cards))
+    browser.picture("pinned")
 
 
 def test_the_figures_of_the_report_are_images(finished: Sweep, address: str, browser: Browser) -> None:
     browser.open(f"{address}#images")
     selector, count = "img[src*=individualImage]", len(FIGURES)
-    browser.until(lambda: sum(each.get_property("naturalWidth") > 0 for each in browser.find(selector)) == count, "two")
+    browser.until(lambda: sum(each.get_property("naturalWidth") > 0 for each in browser.find(selector)) == count, "all")
     folder = finished.store.sweep("demo").report
     figures = {(folder / f"{name.removeprefix('figures/')}.png").read_bytes() for name in FIGURES}
     assert {read(str(image.get_property("src"))) for image in browser.find(selector)} == figures

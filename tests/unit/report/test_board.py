@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from rt_scale.report import board as module
-from rt_scale.report.board import MOST_TICKED, few, open_board
+from rt_scale.report.board import MOST_TICKED, few, open_board, pinned
 from rt_scale.spec.errors import InputError, StoreUnavailable
 from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import SweepSpec
@@ -57,8 +59,9 @@ def test_what_is_served_and_where_figures_are(
     folder = tmp_path / "sweeps" / "a" / ("board-with-b-runs" if every_run else "board-with-b")
     assert served == {"folder": folder, "title": "a, b", "host": "h", "port": 7, "interval": 3.0}
     assert said[0] == f"TensorBoard: {ADDRESS} (Ctrl-C ends it)"
-    assert ("--runs" in said[1]) != every_run
-    (told,) = said[2:]
+    assert said[1].endswith(pinned(ADDRESS, sweeps))
+    assert ("--runs" in said[2]) != every_run
+    (told,) = said[3:]
     if drawn:
         assert told == f"  Figures of the report: {ADDRESS}#images&regexInput=%5Esweep%24"
     else:
@@ -73,6 +76,21 @@ def test_of_many_runs_some_are_pointed_out(
     sweeps = [loaded(Store(tmp_path), "a", MOST_TICKED)]
     open_board(sweeps, Store(tmp_path), host="h", port=0, say=said.append, every_run=every_run)
     assert said[-1].endswith(f": {ADDRESS}#custom_scalars&regexInput={prefix}norm%3Dbatch%2C")
+
+
+def test_the_students_charts_are_pinned_if_there_are_any(tmp_path: Path, served: dict[str, Any]) -> None:
+    shown: list[str] = []
+    sweep, store = loaded(Store(tmp_path), "a", 2), Store(tmp_path)
+    open_board([sweep], store, host="h", port=0, say=print, show=shown.append)
+    address, _, query = shown[0].partition("?")
+    cards = [{"plugin": "scalars", "tag": f"probe/student/{probe}"} for probe in ("linear", "knn")]
+    assert address == ADDRESS
+    assert query.endswith("&smoothing=0#timeseries")
+    assert json.loads(unquote(query).removeprefix("pinnedCards=").partition("&")[0]) == cards
+    linear = SweepSpec.model_validate({"name": "b", "base": {**BASE, "probe": {"knn": 0}}})
+    only = pinned(ADDRESS, [SweepRuns(linear, expand(linear), store)])
+    assert "student/linear" in unquote(only)
+    assert "knn" not in only
 
 
 def test_few_of_many_names() -> None:
