@@ -223,15 +223,16 @@ def connect(
     Args:
         address: ``host:port`` of a cluster, ``auto`` for the one that this machine belongs to, or ``local`` for a new
             Ray on localhost that ends with this call. None: RAY_ADDRESS, which is set inside a Ray job; else ``local``.
-        train: whether Ray Train is used on a local Ray. It needs the dashboard's State API: without it, placement
-            groups of ended trainings stay forever.
+        train: whether Ray Train is used. It needs the dashboard's State API: without it, placement groups of trainings
+            that were killed stay forever.
         log_dir: folder of ``ray.log``, which gets the output of Ray and its workers; None: dropped.
         plugins: those that runs use. Those that are not installed are sent to the machines of a cluster, and what its
             nodes then have is compared; workers of a local Ray find them where this process does.
         max_nodes: of the cluster.
 
     Raises:
-        InputError: if no cluster answers, it cannot be joined, a plugin cannot be sent, or a node has another or none.
+        InputError: if no cluster answers, it cannot be joined, a plugin cannot be sent, a node has another or none, or
+            ``train`` lacks the dashboard.
     """
     plugins = [*dict.fromkeys(plugins)]
     asked, by_variable = asked_address(address)
@@ -261,6 +262,9 @@ def connect(
         if not local and plugins:
             with log_to(None):  # a run or sweep that is refused leaves no log
                 _refuse_other_plugins(plugins)
+        if not local and train:
+            with log_to(None):
+                _refuse_no_dashboard()
         with log_to(log_dir):
             yield Cluster(ray.get_runtime_context().gcs_address, local=local, max_nodes=max_nodes)
     finally:
@@ -293,6 +297,28 @@ def _refuse_other_plugins(plugins: Iterable[Plugin]) -> None:
             f"The cluster does not have the plugins of this machine: {'; '.join(each)}. Install the same package on "
             "every node; or put the plugin into a file or package that is not installed: it is sent with the runs."
         )
+
+
+def _refuse_no_dashboard() -> None:
+    """Refuse a head without the dashboard's State API, by which Ray Train frees what dead workers had (InputError)."""
+    for _, why in _asked_of_nodes(_without_state_api, resource=HEAD):
+        if why:
+            raise InputError(
+                f"The head of the Ray cluster has no dashboard that answers ({why}), and runs of several workers need "
+                "one: without it the CPUs and GPUs of workers stay taken for ever once their run was killed. Start the "
+                "head with --include-dashboard=true (--dashboard-host=127.0.0.1 is enough), or give launch.workers: 1."
+            )
+
+
+def _without_state_api() -> str:
+    """Why Ray's State API does not answer here; empty if it does."""
+    from ray.util.state import list_nodes
+
+    try:
+        list_nodes(limit=1, timeout=int(ANSWERS_S / 2))
+    except Exception as error:  # Ray's classes differ by what is missing
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return ""
 
 
 def _asked_of_nodes(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -33,6 +34,8 @@ LOOK_S = 1.0
 """Seconds between two looks at what has ended."""
 AWAY_S = 20.0
 """Seconds for which the store is away, or a disk is full."""
+NOTICE_S = 15
+"""Seconds between the notice of a preemption and its node's end."""
 RESTART_S = 2.0
 """Seconds until what ended is started again."""
 HANGS_S = 240.0
@@ -134,7 +137,7 @@ class Chaos:
             if not host.alive:
                 host.plug()
         if self._ended(self.head.name):
-            words = ["--head", "--num-cpus=0", "--port=6379", "--include-dashboard=false"]
+            words = ["--head", "--num-cpus=0", "--port=6379", "--dashboard-host=127.0.0.1"]
             self._start_ray(self.head, words)
             time.sleep(RESTART_S)
         for host in self.hosts:
@@ -160,7 +163,7 @@ class Chaos:
         self._pkill(host, "-KILL", "raylet|gcs_server|ray::|ray/dashboard|ray/_private|ray._private")
         more = {}
         if (clock := self.clocks.get(host.name)) is not None:
-            more = {"LD_PRELOAD": FAKETIME, "FAKETIME": clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            more = {"LD_PRELOAD": FAKETIME, "FAKETIME": clock}  # without monotonic clocks, time.sleep fails
         self.rays[host.name] = self._start(host, [PROGRAMS / "ray", "start", "--block", *words], host.name, **more)
 
     def _answers(self) -> bool:
@@ -208,8 +211,11 @@ class Chaos:
         )
         found = self.head.run([sys.executable, "-c", code], env=self.environment).stdout.split()
         words = [PROGRAMS / "ray", "drain-node", "--node-id", *found[:1], "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-        words += ["--reason-message", "chaos", "--deadline-remaining-seconds", "15"]
-        return bool(found) and self.head.run(words, env=self.environment).returncode == 0
+        words += ["--reason-message", "chaos", "--deadline-remaining-seconds", str(NOTICE_S)]
+        drained = bool(found) and self.head.run(words, env=self.environment).returncode == 0
+        if drained:
+            self._later(NOTICE_S + 5, host.unplug)  # ``ray start --block`` stays without its raylet
+        return drained
 
     def terminate_node(self, host: Host) -> bool:
         """``ray start --block`` gets SIGTERM, as from systemd, Kubernetes or Slurm."""
@@ -281,9 +287,10 @@ class Chaos:
             each[1]()
 
     def _look(self) -> None:
-        """Note progress: the number of lines that the drivers printed of runs."""
+        """Note progress: the number of lines that the drivers printed, without the summary that comes every 30 s."""
         logs = sorted(self.folder.glob("driver-*.log"))
-        seen = sum(log.stat().st_size for log in logs) if logs else -1
+        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+        seen = sum(re.match(r"\d+ of \d+ done", line) is None for line in lines) if logs else -1
         if seen != self.results:
             self.results, self.progress = seen, time.monotonic()
             for each in reversed(self.happened):

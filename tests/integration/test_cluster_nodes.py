@@ -244,12 +244,17 @@ with connect(nodes.address) as cluster:
         check=True, capture_output=True,
     )
     print("after", ray.get([first.look.remote(), second.look.remote()]) == [[node], [node]], node != head)
+try:
+    with connect(nodes.address, train=True):
+        pass
+except InputError as error:
+    print("several", error)
 nodes.shutdown()
 print("done", flush=True)
 """
 
 
-SAID = ["has", "refused", "trials", "before", "after", "done"]
+SAID = ["has", "refused", "trials", "before", "after", "several", "done"]
 
 
 def test_two_nodes_one_of_which_is_taken_away(env: dict[str, str], start: Start, tmp_path: Path) -> None:
@@ -260,4 +265,6 @@ def test_two_nodes_one_of_which_is_taken_away(env: dict[str, str], start: Start,
     assert re.fullmatch(r"has Ray at [\d.]+:\d+: 2 nodes, 2 CPUs", lines[0]), out
     assert lines[1].startswith("refused A run asks for 2 CPUs on one node")
     assert "2 nodes of 1 CPU" in lines[1]
-    assert lines[2:] == ["trials 0", "before [[], []]", "after True True", "done"]
+    assert lines[2:5] == ["trials 0", "before [[], []]", "after True True"]
+    assert lines[5].startswith("several The head of the Ray cluster has no dashboard that answers (")
+    assert lines[6:] == ["done"]
