@@ -65,6 +65,8 @@ FOLDER = (
 )
 ANSWERS_S = 60.0
 """Seconds that a node has to say which plugins it has."""
+STARTS_S = 10.0
+"""Seconds that a dashboard needs to start, beside its head."""
 ROUNDING = 1e-9
 """Tolerance of sums of shares of a cluster."""
 LAUNCHED = 2
@@ -314,11 +316,15 @@ def _without_state_api() -> str:
     """Why Ray's State API does not answer here; empty if it does."""
     from ray.util.state import list_nodes
 
-    try:
-        list_nodes(limit=1, timeout=int(ANSWERS_S / 2))
-    except Exception as error:  # Ray's classes differ by what is missing
-        return " ".join(str(error).split())[:200] or type(error).__name__
-    return ""
+    end = time.monotonic() + STARTS_S
+    while True:
+        try:
+            list_nodes(limit=1, timeout=int(STARTS_S))
+            return ""
+        except Exception as error:  # Ray's classes differ by what is missing
+            if time.monotonic() > end:
+                return " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+        time.sleep(LOOK_S)
 
 
 def _asked_of_nodes(
