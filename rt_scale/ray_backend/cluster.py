@@ -303,7 +303,7 @@ def _refuse_other_plugins(plugins: Iterable[Plugin]) -> None:
 
 def _refuse_no_dashboard() -> None:
     """Refuse a head without the dashboard's State API, by which Ray Train frees what dead workers had (InputError)."""
-    for _, why in _asked_of_nodes(_without_state_api, resource=HEAD):
+    for _, why in _asked_of_nodes(_without_state_api, ray.get_runtime_context().gcs_address, resource=HEAD):
         if why:
             raise InputError(
                 f"The head of the Ray cluster has no dashboard that answers ({why}), and runs of several workers need "
@@ -312,14 +312,14 @@ def _refuse_no_dashboard() -> None:
             )
 
 
-def _without_state_api() -> str:
-    """Why Ray's State API does not answer here; empty if it does."""
+def _without_state_api(address: str) -> str:
+    """Why the State API of the Ray at ``address`` does not answer here; empty if it does."""
     from ray.util.state import list_nodes
 
     end = time.monotonic() + STARTS_S
     while True:
         try:
-            list_nodes(limit=1, timeout=int(STARTS_S))
+            list_nodes(address, limit=1, timeout=int(STARTS_S))
             return ""
         except Exception as error:  # Ray's classes differ by what is missing
             if time.monotonic() > end:

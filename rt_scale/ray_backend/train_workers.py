@@ -5,16 +5,18 @@ Ray ends all workers if one dies; restarted workers resume from the run director
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
 from rt_scale.plugins import Plugin
 from rt_scale.ray_backend.cluster import connect
@@ -151,10 +153,29 @@ def _fit(config: TrialConfig, scratch: str) -> str:
         run_config=ray.train.RunConfig(storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=0)),
     )
     try:
-        trainer.fit()
+        with _address_for_train():
+            trainer.fit()
     except Exception as error:  # Ray's classes differ by what died; the run directory holds the outcome
         return " ".join(str(error).split())[:300]
     return ""
+
+
+@contextmanager
+def _address_for_train() -> Iterator[None]:
+    """Tell the processes of Ray Train to which Ray they belong.
+
+    Its cleaner, which frees the CPUs and GPUs of a training that was killed, asks Ray's State API without an address:
+    where the machine has or had another Ray, it would ask that one, and free nothing.
+    """
+    before = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    try:
+        yield
+    finally:
+        os.environ.pop("RAY_ADDRESS")
+        if before is not None:
+            os.environ["RAY_ADDRESS"] = before
 
 
 def _worker(given: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -145,10 +146,14 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[several_nodes.Clusters]:
+def clusters() -> Iterator[several_nodes.Clusters]:
     """A Ray of several nodes for all tests of a module."""
-    with starting() as begin:
-        yield several_nodes.Clusters(begin, lambda: tmp_path_factory.mktemp("cluster"))
+    with contextlib.ExitStack() as folders, starting() as begin:
+
+        def folder() -> Path:
+            return Path(folders.enter_context(TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)))
+
+        yield several_nodes.Clusters(begin, folder)
 
 
 @pytest.fixture

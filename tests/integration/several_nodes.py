@@ -29,6 +29,8 @@ def obey() -> None:
 
     head = {"num_cpus": 0, "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": 0}
     cluster, nodes = Cluster(initialize_head=True, head_node_args=head), dict[str, Any]()
+    # As of another Ray that this machine has had: nothing may take it for this one.
+    Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster").write_text("127.0.0.1:9")
     print(cluster.address, flush=True)
     for line in sys.stdin:
         word, _, what = line.strip().partition(" ")
@@ -93,7 +95,7 @@ class Clusters:
 
     Args:
         start: as the fixture of that name.
-        folder: makes a folder for a cluster's token.
+        folder: makes a folder for a cluster's token and Ray's files; its name must be short, as it has sockets.
     """
 
     def __init__(self, start: Callable[..., subprocess.Popen[str]], folder: Callable[[], Path]) -> None:
@@ -111,6 +113,7 @@ class Clusters:
         token.write_text("0123456789abcdef" * 4)
         token.chmod(0o600)
         environment = {**os.environ, **NOTICED, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        environment["RAY_TMPDIR"] = str(folder)
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with (folder / "log").open("w") as log:  # a pipe that nobody reads would fill
             given: dict[str, Any] = {"env": environment, "stdin": subprocess.PIPE, "stderr": log}

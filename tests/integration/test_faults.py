@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rt_scale.experiments.options import Options
@@ -17,6 +19,7 @@ from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.control import LOOK
 from rt_scale.spec.errors import ExitCode
 from rt_scale.store.store import Store
+from tests.integration.chaos import TRIAL
 from tests.integration.several_nodes import Clusters, Nodes
 from tests.integration.sweeping import SWEEP, Place, paused, training, until, workers
 from tests.receiver import receiving
@@ -202,13 +205,22 @@ def test_workers_and_nodes_of_a_run_of_several_are_lost(
     os.kill(next(iter(workers(place))), signal.SIGKILL)  # rank 0
     wait_for(lambda: resumed(2), process)
     lost += run_dir.checkpoints.steps()[-1:]
+    (trial,) = (
+        each
+        for each in psutil.process_iter(["cmdline", "environ"])
+        if re.match(TRIAL, " ".join(each.info["cmdline"] or ()))
+        and each.info["environ"]["RAY_TMPDIR"] == nodes.environment["RAY_TMPDIR"]
+    )
+    trial.kill()  # it started the workers, and cannot free their cores any more
+    wait_for(lambda: resumed(3), process)
+    lost += run_dir.checkpoints.steps()[-1:]
     with paused(place):  # rank 0, and so all
         nodes("add", 1)
         nodes("remove", first)
     out = finish(process)
-    assert run_dir.status().attempts >= 3
-    # The latter once more for each that begins on the removed node before the head knows that it is gone.
     assert "a worker of its 2 died" in out
+    # Once more for each that begins on the removed node before the head knows that it is gone.
+    assert run_dir.status().attempts >= 4
     assert f"preempted base,seed=0: its node {nodes.address.partition(':')[0]} was lost" in out
     alone = run(point.spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()
