@@ -141,7 +141,7 @@ def show_status(rows: Sequence[StatusRow], console: PlainConsole) -> None:
 def status_view(rows: Sequence[StatusRow], shown: Sequence[StatusRow]) -> Group:
     """A table of the ``shown`` rows, and below it the count of every state of all ``rows``."""
     labelled = any(row.label != row.name for row in shown)
-    lines = []
+    lines: list[list[str | Text]] = []
     for row in shown:
         state = Text(row.state, style=STYLES[row.state])
         detail = "; ".join(part for part in (row.other_data, row.detail) if part)
