@@ -16,6 +16,7 @@ from rt_scale.cli.options import (
     SetOption,
     StoreOption,
     YesOption,
+    examples,
     find_data_dir,
     load_files,
     open_console,
@@ -31,11 +32,24 @@ if TYPE_CHECKING:
     from rt_scale.plan.nodes import NodesPlan
     from rt_scale.store.store import Store
 
-app = typer.Typer(no_args_is_help=True, help="Clusters: files for them, checks, and machines reached by SSH.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Clusters: files for them, checks, and machines reached by SSH.",
+    epilog=examples(
+        "rt-scale cluster write hosts sweeps/demo.yaml --store /shared/rt-store --max 2",
+        "rt-scale cluster check hosts.yaml sweeps/demo.yaml",
+        "rt-scale cluster up hosts.yaml",
+    ),
+)
 app.add_typer(hosts.app)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale cluster write slurm_array sweeps/demo.yaml --store /shared/rt-store",
+        "rt-scale cluster write aws paper/fig1 --store s3://my-bucket/rt-scale --max 8",
+    )
+)
 def write(
     kind: Annotated[str, typer.Argument(help="aws, gcp, kuberay, slurm_array, slurm_nodes, hosts or sky.")],
     files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files (YAML), run as one queue.")],
@@ -128,7 +142,12 @@ def _words(options: dict[str, object]) -> Sequence[str]:
     return [word for option, value in options.items() if value is not None for word in (option, str(value))]
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale cluster check aws.yaml",
+        "rt-scale cluster check aws.yaml sweeps/demo.yaml   # do its runs fit on nodes?",
+    )
+)
 def check(
     file: Annotated[
         Path, typer.Argument(parser=read_path, help="A Ray launcher file, KubeRay manifest, sbatch script, sky.yaml.")
@@ -166,7 +185,7 @@ def check(
     console.print(f"Nothing is wrong with {file}.")
 
 
-@app.command("watch")
+@app.command("watch", epilog=examples("rt-scale cluster watch --cloud aws"))
 def watch_command(
     cloud: Annotated[Literal["aws", "gcp", "auto"], typer.Option(help="Whose notices; auto: who answers.")] = "auto",
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,

@@ -29,6 +29,11 @@ GIVEN = "Sweep files, names of the package's sweeps, spec files, (beginnings of)
 """What stands for runs on a command line, for help texts."""
 
 
+def examples(*commands: str) -> str:
+    """The end of a command's help; each example a line of at most 78 columns, which is not wrapped."""
+    return "\n".join(["Examples:", *commands])
+
+
 def read_path(text: str) -> Path:
     """Parse a path parameter, so that ``--out=~/x`` is in the home directory."""
     from rt_scale.system.paths import user_path
