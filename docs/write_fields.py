@@ -51,8 +51,8 @@ UNITS = {
     "processes": "launch.workers",
     "tries": "launch.retries",
     "seeds": "seeds",
-    "-": "encoder.width teacher.width teacher.momentum teacher.temperature teacher.center student.alpha student.epsilon "
-    "student.temperature student.center train.optimizer.lr train.optimizer.weight_decay train.optimizer.momentum "
+    "-": "encoder.width teacher.width teacher.momentum teacher.temperature teacher.center student.alpha "
+    "student.epsilon student.temperature student.center train.optimizer.lr train.optimizer.weight_decay train.optimizer.momentum "
     "train.optimizer.clip probe.lr probe.l2 seeds.teacher seeds.student seeds.data seeds.order seeds.probe "
     "landscape.share explore.stop.asha.reduction explore.search.optuna.seed",
 }
