@@ -199,8 +199,8 @@ class TrainingSpec(RunSpec):
         """Encoder, data set, outputs, epochs, and where in them it ends."""
         encoder, epochs, wide = self.encoder, self.train.epochs, self.teacher.width
         width = "" if encoder.width == 1 else f" x {encoder.width:g}"
-        width += "" if wide is None else f" of a teacher x {wide:g}"
         norm = "" if encoder.norm == "none" else f" {encoder.norm}"
+        norm += "" if wide is None else f", teacher x {wide:g}"
         samples = "" if self.data.samples is None else f" ({self.data.samples:,})"
         length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
         length += "" if self.train.stop is None else f", to {self.train.stop}"

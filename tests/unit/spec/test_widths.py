@@ -34,7 +34,7 @@ def test_a_part_that_several_runs_share_stays_as_it_is() -> None:
 
 def test_it_is_told_in_the_title_and_has_no_distance() -> None:
     wide = RunSpec.model_validate(WIDE)
-    assert "convnet_32_2 of a teacher x 2, digits" in wide.title
+    assert "convnet_32_2, teacher x 2, digits" in wide.title
     plain = RunSpec.model_validate({**SMALL, "student": {"alpha": 1}})
     assert set(plain.logged) - set(wide.logged) == {"distance/from_teacher"}
 
