@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from rt_scale import __version__
 from rt_scale.cli import cluster, data, export, plan, results, runs, status, store
+from rt_scale.cli.options import examples
 from rt_scale.spec.errors import ExitCode, RtScaleError, RunError
 from rt_scale.system.console import lost, make_streams_last, print_anything, say, say_error
 from rt_scale.system.paths import settle_home
@@ -41,6 +42,11 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
+    epilog=examples(
+        "rt-scale demo                                # the main experiment in small",
+        "rt-scale sweep sweeps/demo.yaml              # a grid; again: what is not done",
+        "rt-scale report sweeps/demo.yaml --open",
+    ),
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -12,6 +12,7 @@ from rt_scale.cli.options import (
     DataOption,
     ImportOption,
     JsonOption,
+    examples,
     find_data_dir,
     open_console,
     print_table,
@@ -23,7 +24,11 @@ from rt_scale.system.console import say
 if TYPE_CHECKING:
     from rt_scale.data.prepare import Prepared
 
-app = typer.Typer(no_args_is_help=True, help="Prepared data sets.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Prepared data sets.",
+    epilog=examples("rt-scale data list", "rt-scale data prepare cifar10 --download"),
+)
 
 
 class Split(StrEnum):
@@ -33,7 +38,7 @@ class Split(StrEnum):
     TEST = "test"
 
 
-@app.command("list")
+@app.command("list", epilog=examples("rt-scale data list"))
 def data_list(data_dir: DataOption = None, as_json: JsonOption = False) -> None:
     """Known and prepared data sets, and their statistics."""
     from rt_scale.report.data_sets import data_notes, data_rows
@@ -48,7 +53,12 @@ def data_list(data_dir: DataOption = None, as_json: JsonOption = False) -> None:
             open_console().print(note)
 
 
-@app.command("prepare")
+@app.command(
+    "prepare",
+    epilog=examples(
+        "rt-scale data prepare cifar10 --download", "rt-scale data prepare my_images --from ~/my_images --size 64"
+    ),
+)
 def data_prepare(
     name: Annotated[
         str, typer.Argument(help="A known data set, a new name for a folder of images, or a plugin: my_data:Shapes.")
@@ -102,7 +112,7 @@ def _show(prepared: Prepared) -> None:
         open_console().print(line)
 
 
-@app.command("verify")
+@app.command("verify", epilog=examples("rt-scale data verify cifar10"))
 def data_verify(name: Annotated[str, typer.Argument(help="A prepared data set.")], data_dir: DataOption = None) -> None:
     """Read a prepared data set through and compare its checksums."""
     from rt_scale.data.prepare import verify_prepared
@@ -111,7 +121,7 @@ def data_verify(name: Annotated[str, typer.Argument(help="A prepared data set.")
     say(f"{name}: {prepared.train.samples + prepared.test.samples:,} images as written (sha256 {prepared.sha256})")
 
 
-@app.command("show")
+@app.command("show", epilog=examples("rt-scale data show digits --per-class 5      # writes digits-train.png"))
 def data_show(
     name: Annotated[str, typer.Argument(help="A prepared data set.")],
     out: Annotated[Path | None, typer.Option(parser=read_path, help="The file to write (NAME-SPLIT.png).")] = None,

@@ -17,6 +17,7 @@ from rt_scale.cli.options import (
     SetOption,
     StoreOption,
     assigned,
+    examples,
     find_data_dir,
     open_console,
     open_runs,
@@ -40,7 +41,13 @@ Written = tuple[dict[str, object], str]
 """What was written, as JSON and in words."""
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale export sweeps/demo.yaml --to csv",
+        "rt-scale export sweeps/demo.yaml --to mlflow --out mlflow-runs",
+        "rt-scale export RUN --weights encoder --as huggingface",
+    )
+)
 def export(
     files: Annotated[list[Path], typer.Argument(parser=read_path, help=f"{GIVEN}.")],
     to: Annotated[

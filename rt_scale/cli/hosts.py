@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rt_scale.cli.options import JsonOption, print_table, read_path, show_json
+from rt_scale.cli.options import JsonOption, examples, print_table, read_path, show_json
 from rt_scale.spec.errors import ExitCode, counted
 from rt_scale.system.console import say, say_error
 
@@ -19,7 +19,7 @@ HostsArgument = Annotated[Path, typer.Argument(parser=read_path, help="The file 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog=examples("rt-scale cluster up cluster/hosts.yaml"))
 def up(file: HostsArgument) -> None:
     """Make machines that SSH reaches one Ray cluster; run again, it does only what is missing.
 
@@ -35,7 +35,7 @@ def up(file: HostsArgument) -> None:
     _end(states, "Mend what is named, and run the same command again: it does only what is missing.")
 
 
-@app.command()
+@app.command(epilog=examples("rt-scale cluster down cluster/hosts.yaml"))
 def down(file: HostsArgument) -> None:
     """End what `up` started on the machines, and nothing else; runs write a checkpoint first.
 
@@ -44,7 +44,7 @@ def down(file: HostsArgument) -> None:
     _end(_hosts(file).down(), "Ray ends there by itself once its head is gone; run the same command again to be sure.")
 
 
-@app.command()
+@app.command(epilog=examples("rt-scale cluster status cluster/hosts.yaml"))
 def status(file: HostsArgument, as_json: JsonOption = False) -> None:
     """Which machines are reached, run Ray and are nodes of the cluster, and what they do; exit code 1 if one is not."""
     from rt_scale.clusters.up import rows

@@ -16,17 +16,21 @@ from rt_scale.spec.errors import InputError
 from rt_scale.system.console import say
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.bundle.unpack import Bundle
     from rt_scale.store.store import Store, SweepDir
     from rt_scale.store.sweep_runs import SweepRuns
     from rt_scale.system.console import PlainConsole
+    from rt_scale.system.tables import FittedTable
 
 PIPE_WIDTH = 240
 GIVEN = "Sweep files, names of the package's sweeps, spec files, (beginnings of) names of runs, or one bundle"
 """What stands for runs on a command line, for help texts."""
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help; each example a line of at most 78 columns, which is not wrapped."""
+    return "\n".join(["Examples:", *commands])
 
 
 def read_path(text: str) -> Path:
@@ -281,13 +285,8 @@ def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
     open_console().print(table_of(titles, rows))
 
 
-def table_of(titles: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:
+def table_of(titles: Sequence[str], rows: Iterable[tuple[str, ...]]) -> FittedTable:
     """A table to be printed."""
-    from rich.table import Table
+    from rt_scale.system.tables import FittedTable
 
-    table = Table(box=None, pad_edge=False)
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return FittedTable(titles, list(rows))

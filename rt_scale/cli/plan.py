@@ -22,6 +22,7 @@ from rt_scale.cli.options import (
     StoreOption,
     YesOption,
     assigned,
+    examples,
     find_data_dir,
     load_files,
     open_console,
@@ -59,7 +60,12 @@ BudgetOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale plan sweeps/demo.yaml               # here",
+        "rt-scale plan paper/fig1 --tflops 60 --gpus 8 --price cluster/prices.yaml",
+    )
+)
 def plan(
     files: Annotated[
         list[Path], typer.Argument(parser=read_path, help="Sweep files (YAML), planned as one queue of distinct runs.")

@@ -24,6 +24,7 @@ from rt_scale.cli.options import (
     SetOption,
     StoreOption,
     assigned,
+    examples,
     find_data_dir,
     given_words,
     open_console,
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples("rt-scale report sweeps/demo.yaml --open", "rt-scale report sweeps/demo.yaml --best --out figures")
+)
 def report(
     files: Annotated[
         list[Path],
@@ -179,7 +182,12 @@ def _show_report(report: Report) -> None:
     console.print(f"  {', '.join(str(path.relative_to(report.folder)) for path in report.files)}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale board sweeps/demo.yaml --open",
+        "rt-scale board sweeps/demo.yaml --runs --port 0   # every run; a free port",
+    )
+)
 def board(
     files: Annotated[
         list[Path] | None,
@@ -218,7 +226,12 @@ def board(
             shutil.rmtree(kept.derived, ignore_errors=True)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale compare spec.yaml other.yaml        # files, or names of runs as",
+        "rt-scale compare distill-01 distill-8f       # rt-scale status prints them",
+    )
+)
 def compare(
     files: Annotated[list[Path], typer.Argument(parser=read_path, help=f"{GIVEN}: two runs at least.")],
     overrides: SetOption = None,
@@ -252,7 +265,7 @@ def compare(
         _show_report(report)
 
 
-@app.command()
+@app.command(epilog=examples("rt-scale models"))
 def models(
     as_json: JsonOption = False,
 ) -> None:
@@ -267,7 +280,7 @@ def models(
         print_table(["encoder", "parameters", "embedding"], [(name, f"{n:,}", str(dim)) for name, n, dim in rows])
 
 
-@app.command()
+@app.command(epilog=examples("rt-scale sweeps"))
 def sweeps(as_json: JsonOption = False) -> None:
     """Sweeps of the package: the paper's and their small twins; their names are taken wherever a sweep file is."""
     from rt_scale.system.paths import bundled_sweeps
@@ -279,7 +292,9 @@ def sweeps(as_json: JsonOption = False) -> None:
         print_table(["sweep", "purpose"], list(found.items()))
 
 
-@app.command()
+@app.command(
+    epilog=examples("rt-scale doctor", "rt-scale doctor --store /data/rt-store       # whether it can be written")
+)
 def doctor(store: StoreOption = None, data_dir: DataOption = None, as_json: JsonOption = False) -> None:
     """What this machine can do, what is missing and how to get it."""
     from dataclasses import asdict
@@ -293,7 +308,7 @@ def doctor(store: StoreOption = None, data_dir: DataOption = None, as_json: Json
         print_table(["", "", "found", "remedy"], [(f.what, f.state, f.detail, f.remedy) for f in findings])
 
 
-@app.command()
+@app.command(epilog=examples("rt-scale schema > sweep-schema.json", "rt-scale schema run > run-schema.json"))
 def schema(kind: Annotated[str, typer.Argument(help="run or sweep.")] = "sweep") -> None:
     """The JSON schema of spec or sweep files, for editors."""
     from rt_scale.spec.errors import unknown_name

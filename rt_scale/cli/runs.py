@@ -30,6 +30,7 @@ from rt_scale.cli.options import (
     StoreOption,
     YesOption,
     assigned,
+    examples,
     find_data_dir,
     given_words,
     load_files,
@@ -58,7 +59,9 @@ LISTED = 20
 """Most runs without a result whose reasons are printed."""
 
 
-@app.command()
+@app.command(
+    epilog=examples("rt-scale demo --open", "rt-scale demo --set train.epochs=5     # other runs: a field differs")
+)
 def demo(
     overrides: SetOption = None,
     store: StoreOption = None,
@@ -80,7 +83,13 @@ def demo(
     open_console().print(f"\n{demo_notes(written.measured)}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale run spec.yaml                           # again: resumes, or reads it",
+        "rt-scale run spec.yaml --set student.alpha=0.5   # another run",
+        "rt-scale run spec.yaml --workers 2               # two processes",
+    )
+)
 def run(
     spec: Annotated[Path, typer.Argument(parser=read_path, help="A spec file (YAML).")],
     overrides: SetOption = None,
@@ -196,7 +205,13 @@ def _show(result: RunResult, place: Store, as_json: bool) -> None:
     console.print(f"in {place.where(result.name)}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale sweep sweeps/demo.yaml              # again: what is not done",
+        "rt-scale sweep paper/fig3 --set seeds=1      # of the package, one seed",
+        "rt-scale sweep demo --retry-failed --notify http://localhost:8080/",
+    )
+)
 def sweep(
     files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files (YAML), run as one queue.")],
     overrides: SetOption = None,

@@ -19,6 +19,7 @@ from rt_scale.cli.options import (
     SetOption,
     StoreOption,
     assigned,
+    examples,
     find_data_dir,
     open_console,
     open_runs,
@@ -43,7 +44,13 @@ WATCH = 2.0
 """Least seconds between two looks at a store."""
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale status                              # every run of the store",
+        "rt-scale status sweeps/demo.yaml --watch",
+        "rt-scale status --where 'student.alpha<0.5' --state failed",
+    )
+)
 def status(
     targets: Annotated[
         list[Path] | None, typer.Argument(parser=read_path, help=f"{GIVEN}; without them, the whole store.")

@@ -21,6 +21,7 @@ from rt_scale.cli.options import (
     SetOption,
     StoreOption,
     assigned,
+    examples,
     find_data_dir,
     open_console,
     open_store,
@@ -51,7 +52,12 @@ class Weights(StrEnum):
     ALL = "all"
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale bundle sweeps/demo.yaml --weights final",
+        "rt-scale report demo.tar.gz                  # reads it on any machine",
+    )
+)
 def bundle(
     files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files.")],
     out: Annotated[
@@ -121,7 +127,11 @@ def _show(sweeps: Sequence[SweepRuns], place: Store, packed: Packed) -> None:
 DAY = 86400.0
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rt-scale gc                                  # lists", "rt-scale gc --older-than 30 --delete         # removes"
+    )
+)
 def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
     older_than: Annotated[float, typer.Option(min=0, help="Only what did not change for so many days.")] = 0.0,

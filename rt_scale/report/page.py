@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from rich.table import Table
 
 from rt_scale.report.analyses.base import Analysis, Picture
 from rt_scale.report.beside import BESIDE, LAST_AND_BEST, BesideRow, beside_cells
@@ -31,6 +30,7 @@ from rt_scale.report.status import StatusRow
 from rt_scale.spec.errors import counted
 from rt_scale.store.metrics import LEAST_SEEDS, STATED
 from rt_scale.store.results import RunResult
+from rt_scale.system.tables import FittedTable
 
 JUDGED = (
     "Judged on the last epoch, whichever epoch the tables show: the best over epochs, the start included, would be "
@@ -239,26 +239,24 @@ def markdown(template: str, **values: object) -> str:
     return re.sub(r"\n{3,}", "\n\n", _templates(_escaped).get_template(template).render(**values)).strip() + "\n"
 
 
-def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
+def to_rich(rows: Sequence[ResultRow], which: Which) -> FittedTable:
     """Rows (at least one) as a terminal table; rows whose gain has an interval above 0 are bold."""
-    view = Table(title=caption(rows, which, intervals=False), title_justify="left", title_style="dim")
-    for title in [*rows[0].shown, "runs", *ROLES, "gain [95 %]"]:
-        view.add_column(title, justify="right", no_wrap=True)
-    for row in rows:
-        low = row.measured["gain"].low if row.measured else None
-        cells = [*row.shown.values(), row.runs_text, *row.measured_texts(intervals=False)]
-        view.add_row(*cells, style="bold" if low is not None and low > 0 else "")
-    return view
+    lows = [row.measured["gain"].low if row.measured else None for row in rows]
+    return FittedTable(
+        [*rows[0].shown, "runs", *ROLES, "gain [95 %]"],
+        [[*row.shown.values(), row.runs_text, *row.measured_texts(intervals=False)] for row in rows],
+        keys=len(rows[0].shown),
+        numbers=True,
+        caption=caption(rows, which, intervals=False),
+        styles=["bold" if low is not None and low > 0 else "" for low in lows],
+    )
 
 
-def plain_to_rich(rows: Sequence[MetricRow]) -> Table:
+def plain_to_rich(rows: Sequence[MetricRow]) -> FittedTable:
     """Rows (at least one) of runs without probes as a terminal table."""
-    view, (titles, *lines) = Table(), plain_cells(rows)
-    for title in titles:
-        view.add_column(str(title), justify="right")
-    for cells in lines:
-        view.add_row(*(cell if isinstance(cell, str) else str(len(cell)) for cell in cells))
-    return view
+    titles, *lines = plain_cells(rows)
+    cells = [[cell if isinstance(cell, str) else str(len(cell)) for cell in line] for line in lines]
+    return FittedTable([str(title) for title in titles], cells, numbers=True)
 
 
 def _escaped(value: object) -> Markup:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from rt_scale.experiments.other_data import Affected
@@ -17,6 +16,7 @@ from rt_scale.spec.grid import Point
 from rt_scale.store.store import Preemptions, Store
 from rt_scale.store.sweep_runs import EarlyStop, SweepRuns, stored_specs
 from rt_scale.system.console import PlainConsole
+from rt_scale.system.tables import FittedTable
 
 STYLES = {
     "done": "green", "running": "cyan", "failed": "red", "ended": "blue", "partial": "yellow", "missing": "dim",
@@ -140,14 +140,13 @@ def show_status(rows: Sequence[StatusRow], console: PlainConsole) -> None:
 
 def status_view(rows: Sequence[StatusRow], shown: Sequence[StatusRow]) -> Group:
     """A table of the ``shown`` rows, and below it the count of every state of all ``rows``."""
-    table = Table(box=None, pad_edge=False)
     labelled = any(row.label != row.name for row in shown)
-    for title in ("run", "state", "attempts", "", *(["directory"] if labelled else [])):
-        table.add_column(title)
+    lines: list[list[str | Text]] = []
     for row in shown:
         state = Text(row.state, style=STYLES[row.state])
         detail = "; ".join(part for part in (row.other_data, row.detail) if part)
-        table.add_row(row.label, state, str(row.attempts), detail, *([row.name] if labelled else []))
+        lines.append([row.label, state, str(row.attempts), detail, *([row.name] if labelled else [])])
+    table = FittedTable(["run", "state", "attempts", "", *(["directory"] if labelled else [])], lines)
     counts = Counter(row.state for row in rows)
     states = [Text(f"{counts[state]} {state}", style=STYLES[state]) for state in STYLES if counts[state]]
     other = sum(bool(row.other_data) for row in rows)

@@ -52,11 +52,11 @@ BREAKS = ("  ", " ", ",")
 """Where a line is broken, the best places first; labels of runs have commas."""
 
 
-def broken(text: str, width: int, indent: int = 2) -> list[str]:
+def broken(text: str, width: int, indent: int = 2, breaks: Sequence[str] = BREAKS) -> list[str]:
     """The text in lines of at most ``width`` cells, all but the first indented; no word is cut that fits a line."""
     indent = min(indent, width // 4)
     lines = [""]
-    for piece in _pieces(text, width - indent, BREAKS):
+    for piece in pieces(text, width - indent, breaks):
         if lines[-1].strip() and cell_len(lines[-1] + piece.rstrip()) > width:
             lines[-1:] = [lines[-1].rstrip(), " " * indent]
         line = lines[-1] + piece
@@ -65,15 +65,19 @@ def broken(text: str, width: int, indent: int = 2) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()] or [""]
 
 
-def _pieces(text: str, width: int, breaks: Sequence[str]) -> list[str]:
-    """The text in pieces of at most ``width`` cells, as few as can be, each with the break that ends it."""
+def pieces(text: str, width: int, breaks: Sequence[str]) -> list[str]:
+    """The text in pieces of at most ``width`` cells, as few as can be, each with the break that ends it.
+
+    A break that is no blank ends no piece before a digit: it may be within a number.
+    """
     if not breaks or cell_len(text.rstrip()) <= width:
         return [text]
     if breaks[0] == " ":  # commands in quotes stay whole, to be copied
         parts = re.findall(r"(?:'rt-scale [^']*'|\S)+\s*", text)
     else:
-        parts = re.split(rf"(?<={breaks[0]})(?=\S)", text)
-    return [piece for part in parts for piece in _pieces(part, width, breaks[1:])]
+        after = r"\S" if breaks[0].isspace() else r"[^\s\d]"
+        parts = re.split(rf"(?<={re.escape(breaks[0])})(?={after})", text)
+    return [piece for part in parts for piece in pieces(part, width, breaks[1:])]
 
 
 def duration_text(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""README and docs/: their size and links, and that their YAML and their commands are what rt-scale takes."""
+"""README and docs/: their size and links, and that their YAML and their commands, as those of help texts, are taken."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rt_scale.plan import plan as plan_module
 from rt_scale.spec.document import build_run, resolve_same
 from rt_scale.spec.sweep import SweepSpec, load_run, load_sweep
 from rt_scale.spec.yaml_files import parse_yaml
+from tests.unit.cli.tree import every_command
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -68,9 +69,15 @@ def lines(page_text: str) -> list[str]:
     return [line for line in page_text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
 
 
+EXAMPLES = [
+    (" ".join(["rt-scale", *words, "--help"]), command.epilog.partition("\n")[2])
+    for words, command in every_command()
+    if command.epilog
+]
+"""Command and the examples of its help."""
 CALLS = [
     (page, [STANDS_FOR.get(word, word) for word in words[place + 1 :]])
-    for page, text in blocks("bash")
+    for page, text in [*blocks("bash"), *EXAMPLES]
     for line in lines(text)
     for words in commands(line)
     for place, word in enumerate(words)
@@ -144,6 +151,7 @@ def test_files_on_pages_are_specs_sweeps_or_parts_of_them(
 def test_commands_are_found() -> None:
     assert len(CALLS) > 80
     assert ("README.md", ["demo"]) in CALLS
+    assert ("rt-scale data verify --help", ["data", "verify", "cifar10"]) in CALLS
     assert ("docs/clusters/aws.md", ["cluster", "check", "aws.yaml", "sweeps/paper/fig1.yaml"]) in CALLS
 
 
@@ -166,6 +174,8 @@ def test_commands_are_what_rt_scale_takes(page: str, words: list[str], tmp_path:
             load_sweep(ROOT / name, overrides)
         if re.match(r"(paper|small)/", name):
             load_sweep(ROOT / "sweeps" / f"{name}.yaml", overrides)
+        if command.name == "demo":
+            load_sweep(ROOT / "sweeps" / "demo.yaml", overrides)
         if name == "spec.yaml" and command.name == "run":
             (tmp_path / name).write_text(next(text for page, text in blocks("yaml") if text.startswith("# spec.yaml")))
             load_run(tmp_path / name, overrides)

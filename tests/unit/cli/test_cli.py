@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 import yaml
 from typer.testing import CliRunner
 
@@ -21,6 +20,7 @@ from rt_scale.spec.errors import ExitCode, InputError, RunError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
+from tests.unit.cli.tree import every_command
 
 SPEC: dict[str, Any] = {
     "data": {"name": "digits", "samples": 60},
@@ -29,16 +29,6 @@ SPEC: dict[str, Any] = {
     "train": {"epochs": 1, "batch_size": 32},
     "probe": {"every": "1ep", "knn": 5, "epochs": 1, "standardized": False},
 }
-
-
-def commands() -> list[list[str]]:
-    """Every command, as it is typed."""
-    root = typer.main.get_command(app)
-    found = []
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
-        inner = getattr(command, "commands", None)
-        found += [[name, sub] for sub in inner] if inner else [[name]]
-    return found
 
 
 @pytest.fixture
@@ -55,16 +45,24 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
     return call
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_every_command_explains_itself(invoke: Callable[..., str], command: list[str]) -> None:
+@pytest.mark.parametrize("command", [words for words, _ in every_command()], ids=" ".join)
+def test_every_command_explains_itself_and_ends_with_examples_that_80_columns_hold(
+    invoke: Callable[..., str], command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     text = invoke(*command, "--help")
-    assert f"Usage: root {' '.join(command)}" in text
+    assert " ".join(["Usage: root", *command]) in text
     assert invoke(*command, "-h") == text
-    assert len(text.splitlines()) > 5
+    lines = [line.strip() for line in text.strip().splitlines()]
+    examples = lines[lines.index("Examples:") + 1 :]
+    assert 1 <= len(examples) <= 3
+    assert all(line.startswith("rt-scale ") for line in examples), "an example is wrapped"
+    assert not command or any(line.startswith(" ".join(["rt-scale", *command])) for line in examples)
 
 
 def test_commands_are_listed_in_the_order_in_which_one_uses_them(invoke: Callable[..., str]) -> None:
-    listed = [words[1] for line in invoke("-h").splitlines() if len(words := line.split()) > 2]
+    lines = invoke("-h").partition("Examples:")[0].splitlines()
+    listed = [words[1] for line in lines if len(words := line.split()) > 2]
     order = ["doctor", "demo", "data", "sweeps", "plan", "run", "sweep", "status", "board", "report", "bundle", "gc"]
     assert [name for name in listed if name in order] == order
 

@@ -136,7 +136,20 @@ def test_the_terminal_shows_every_cell_and_certain_gains_in_bold(finished: Any, 
     for row in table:
         for cell in (*row.shown.values(), row.runs_text, *row.measured_texts(intervals=False)):
             assert cell in text
-    assert [row.style for row in to_rich(table, "best").rows] == ["", "", "bold"]
+    assert to_rich(table, "best").styles == ["", "", "bold"]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_shows_whole_values_of_many_axes(point: Make, result: Make, width: int) -> None:
+    axes = {"encoder.name": "preresnet18", "data.name": "cifar10_jpeg", "projector.out_dim": 16384}
+    found = [(point({**axes, "student.alpha": alpha}, seed), result(0.9 + seed / 100, 0.1 + alpha, 0.5))
+             for alpha in (1e-10, 0.30001) for seed in range(3)]  # fmt: skip
+    console = Console(width=width, record=True)
+    console.print(to_rich(rows(found, "linear"), "last"))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    for whole in ("preresnet18", "CIFAR-10 (re-encoded as JPEG)", "16384", "1e-10", "0.30001", "[+78.5, +83.5]"):
+        assert whole in text
 
 
 def test_rows_are_plain_json(finished: Any) -> None:

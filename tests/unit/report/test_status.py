@@ -116,8 +116,8 @@ def test_folders_of_a_store_that_hold_no_run(store: Store) -> None:
     assert len(rows) == 4
 
 
-def shown(rows: Any) -> str:
-    console = PlainConsole(width=200, record=True)
+def shown(rows: Any, width: int = 200) -> str:
+    console = PlainConsole(width=width, record=True)
     show_status(rows, console)
     return console.export_text()
 
@@ -157,6 +157,17 @@ def test_what_is_not_done_is_listed_and_all_is_counted(store: Store, points: lis
     for point, state in zip(points, STATES, strict=True):
         assert (point.label in text) is (state != "done")
     assert text.rstrip().endswith("5 runs: 1 done, 1 running, 1 failed, 1 partial, 1 missing")
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_cuts_neither_values_nor_reasons(width: int) -> None:
+    label = "encoder.name=preresnet18,data.name=cifar10_jpeg,out_dim=16384,seed=3"
+    reason = "The loss is nan after 1,234 steps."
+    rows = [StatusRow(label, "distill-0123456789abcdef", "failed", 2, reason)] * 2
+    text = shown(rows, width)
+    assert max(map(len, text.splitlines())) <= width
+    for whole in (*label.split(","), *reason.split(), "distill-0123456789abcdef", "2 runs: 2 failed"):
+        assert whole in text
 
 
 def test_a_finished_sweep_and_an_empty_store_are_one_line(store: Store, points: list[Point], tmp_path: Path) -> None:
