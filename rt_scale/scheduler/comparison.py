@@ -83,7 +83,7 @@ def board_runs(points: Sequence[Point], store: Store) -> list[BoardRun]:
     names, runs = axis_names(varying), []
     for point, named in pairs:
         number = f"{numbers[named.configuration]:0{width}} " if width else ""
-        shown = {}
+        shown: dict[str, object] = {}
         for key in (key for key in varying if key in point.values):
             shown |= _shown(names[key], point.values[key], columns[key])
         path = store.run(point.spec).path
