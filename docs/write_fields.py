@@ -51,10 +51,10 @@ UNITS = {
     "processes": "launch.workers",
     "tries": "launch.retries",
     "seeds": "seeds",
-    "-": "encoder.width teacher.momentum teacher.temperature teacher.center student.alpha student.epsilon "
-    "student.temperature student.center train.optimizer.lr train.optimizer.weight_decay train.optimizer.momentum "
-    "train.optimizer.clip probe.lr probe.l2 seeds.teacher seeds.student seeds.data seeds.order seeds.probe "
-    "landscape.share explore.stop.asha.reduction explore.search.optuna.seed",
+    "-": "encoder.width teacher.width teacher.momentum teacher.temperature teacher.center student.alpha "
+    "student.epsilon student.temperature student.center train.optimizer.lr train.optimizer.weight_decay "
+    "train.optimizer.momentum train.optimizer.clip probe.lr probe.l2 seeds.teacher seeds.student "
+    "seeds.data seeds.order seeds.probe landscape.share explore.stop.asha.reduction explore.search.optuna.seed",
 }
 """Unit -> the fields of numbers that have it; '-': a pure number, such as a ratio or a seed."""
 RANGES = {

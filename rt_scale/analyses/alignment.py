@@ -55,7 +55,7 @@ def align(reference: Weights, other: Weights, groups: Sequence[Group], generator
 
 
 def reordered(weights: Weights, groups: Sequence[Group], orders: Sequence[Tensor]) -> Weights:
-    """``weights`` with unit ``orders[g][i]`` of group g at place i; an order [group.size] keeps the group's blocks."""
+    """``weights`` with unit ``orders[g][i]`` of group g at place i; orders are int64 [group.size]."""
     result = dict(weights)
     for group, order in zip(groups, orders, strict=True):
         _reorder(result, group, order)

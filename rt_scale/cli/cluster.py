@@ -29,8 +29,10 @@ from rt_scale.spec.errors import InputError, RtScaleError, counted
 from rt_scale.system.console import amount_text, duration_text, number_text, say
 
 if TYPE_CHECKING:
+    from rt_scale.plan.costs import Price, PriceSheet
     from rt_scale.plan.nodes import NodesPlan
     from rt_scale.store.store import Store
+    from rt_scale.store.sweep_runs import SweepRuns
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,20 +83,15 @@ def write(
 
     Without --max, or with --deadline or --budget, the plan says how many nodes pay off; see rt-scale plan.
     """
-    from rt_scale.clusters.shape import plan_nodes, suitable
+    from rt_scale.clusters.shape import plan_nodes
     from rt_scale.clusters.write import find_kind, render, shape_of, start_command, wanted_for, write_file
     from rt_scale.plan.costs import prices_for
 
-    found, sheet = find_kind(kind), prices_for(budget, price)
-    path = out or Path(found.template.removesuffix(".j2"))
+    path, sheet = out or Path(find_kind(kind).template.removesuffix(".j2")), prices_for(budget, price)
     place = open_store(store)
     sweeps = load_files(files, overrides or [], {}, place, yes)
     shape = shape_of(kind, sweeps)
-    runs = sum(len(sweep.points) + sweep.to_sample for sweep in sweeps)
-    machines = suitable(sheet.prices, shape, found.provider, spot=spot, runs=runs) if sheet else []
-    if sheet and not machines:
-        raise InputError(f"No machine in '{price}' suits these runs on {kind}: {shape.words} are needed on one.")
-    machine, nodes = next(iter(machines), None), most
+    machine, nodes = _machine(sheet, price, kind, sweeps, spot) if sheet else None, most
     if most is None or deadline is not None or budget is not None:
         _refresh(place)
         planned = plan_nodes(
@@ -117,6 +114,18 @@ def write(
     write_file(path, render(kind, wanted, [*words, *([] if spot else ["--no-spot"])]), replace=replace)
     say(f"Written: {path}. Look at the lines marked '# edit', then start it:")
     say(start_command(kind, wanted, path))
+
+
+def _machine(sheet: PriceSheet, file: Path | None, kind: str, sweeps: Sequence[SweepRuns], spot: bool) -> Price:
+    """The machine of the price sheet in a file that suits the runs best; InputError if none does."""
+    from rt_scale.clusters.shape import suitable
+    from rt_scale.clusters.write import find_kind, shape_of
+
+    shape, runs = shape_of(kind, sweeps), sum(len(sweep.points) + sweep.to_sample for sweep in sweeps)
+    machines = suitable(sheet.prices, shape, find_kind(kind).provider, spot=spot, runs=runs)
+    if not machines:
+        raise InputError(f"No machine in '{file}' suits these runs on {kind}: {shape.words} are needed on one.")
+    return machines[0]
 
 
 def _refresh(store: Store) -> None:

@@ -90,7 +90,7 @@ SIZES = {"A100-40G": "A100", "A100-80G": "A100"}
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a cluster is for; every template is given these fields and properties.
+    """What a cluster is for; every template is given these fields and properties, and those of ``shape.launch``.
 
     Attributes:
         name: of the cluster, as ``NAME``.
@@ -99,7 +99,6 @@ class Wanted:
         store: address, or absolute path, of the store.
         data: names of the data sets that runs need.
         data_origin: address or folder of prepared data sets, if nodes fetch them.
-        cpus, gpus, accelerator, workers, memory: of a run, as in ``LaunchSpec``; memory in GiB.
         shape: the smallest node that suits.
         machine: a machine of a price sheet that suits, if one was found there.
         max_nodes: nodes besides a head, at most.
@@ -114,11 +113,6 @@ class Wanted:
     store: str
     data: tuple[str, ...]
     data_origin: str | None
-    cpus: int
-    gpus: float
-    accelerator: str | None
-    workers: int
-    memory: float | None
     shape: NodeShape
     machine: Price | None
     max_nodes: int
@@ -188,11 +182,8 @@ def wanted_for(
             f"--max {max_nodes} is too few: a run has {launch.workers} workers, and in a file of kind {kind} each has "
             f"a node of its own. Give --max {launch.workers} or more."
         )
-    limits = ["--max-nodes", str(max_nodes)] if found.grows else []
-    limits += [] if deadline is None else ["--deadline", f"{deadline:g}h"]
-    if not found.told and launch.accelerator in SIZES:
-        limits += ["--accelerator", SIZES[launch.accelerator]]
     places = [f"{MOUNTED}/{sweep.name}.yaml" for sweep in sweeps] if found.mounted else files
+    limits = [*(["--max-nodes", str(max_nodes)] if found.grows else []), *_limits(found, launch, deadline)]
     command = ["rt-scale", "sweep", *places, "--store", store, *options, *limits, *found.options]
     return Wanted(
         name=_name(name, sweeps[0].name),
@@ -201,11 +192,6 @@ def wanted_for(
         store=store,
         data=tuple(sorted({name for sweep in sweeps for point in sweep.grid for name in point.spec.data_sets})),
         data_origin=data_origin,
-        cpus=launch.cpus,
-        gpus=launch.gpus,
-        accelerator=launch.accelerator,
-        workers=launch.workers,
-        memory=launch.memory,
         shape=shape,
         machine=machine,
         max_nodes=max_nodes,
@@ -215,6 +201,14 @@ def wanted_for(
         python_version=".".join(platform.python_version_tuple()[:2]),
         command=shlex.join(command),
     )
+
+
+def _limits(kind: Kind, launch: LaunchSpec, deadline: float | None) -> list[str]:
+    """The deadline in hours and the type of GPU, as words for ``rt-scale sweep``."""
+    words = [] if deadline is None else ["--deadline", f"{deadline:g}h"]
+    if not kind.told and launch.accelerator in SIZES:
+        words += ["--accelerator", SIZES[launch.accelerator]]
+    return words
 
 
 def shape_of(kind: str, sweeps: Sequence[SweepRuns]) -> NodeShape:
@@ -304,7 +298,7 @@ def yaml_block(texts: Mapping[str, str], indent: int) -> str:
 
 def render(kind: str, wanted: Wanted, written: Iterable[str]) -> str:
     """The text of a cluster file; its head has ``written``, the words of the command that writes it."""
-    fields = {name: getattr(wanted, name) for name in dir(wanted) if not name.startswith("_")}
+    fields = dict(wanted.shape.launch) | {name: getattr(wanted, name) for name in dir(wanted) if name[0] != "_"}
     text = _templates().get_template(find_kind(kind).template).render(fields, mounted=MOUNTED, idle=round(IDLE))
     first = text[: text.index("\n") + 1] if text.startswith("#!") else ""
     head = f"# Written by: {printable(shlex.join(written))}\n# As written ({EDIT}checksum {_checksum(text)})\n"

@@ -58,7 +58,8 @@ def reading(path: Path | str, advice: str) -> Iterator[None]:
 class Stream(Protocol):
     """A binary stream."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes; none at the end."""
 
 
 def blocks(stream: Stream, name: Path | str, advice: str, size: int = 1 << 20) -> Iterator[bytes]:

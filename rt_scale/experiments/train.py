@@ -174,7 +174,8 @@ class TrainingRun:
         """Record the epoch, evaluate and checkpoint if due, and update the teacher (a Hook)."""
         values = {f"train/{name}": value for name, value in metrics.items()}
         values["distance/from_init"] = float(distance(self.student, self.initial))
-        values["distance/from_teacher"] = float(distance(self.student, list(self.teacher.parameters())))
+        if self.spec.teacher.width is None:
+            values["distance/from_teacher"] = float(distance(self.student, list(self.teacher.parameters())))
         self.context.log(progress.step, progress.step / self.loader.steps, values)
         if progress.epoch == 1 and metrics["grad_norm"] == 0:
             self.context.observer.warned(STILL)

@@ -88,7 +88,7 @@ def from_excess(excess: Tensor, difference: Tensor) -> Tensor:
 
 
 def joined(parts: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-    """The concatenated vectors; a single one is returned as it is, to launch no kernel."""
+    """The concatenated vectors [B], of one dtype; a single one is returned as it is, to launch no kernel."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

@@ -238,39 +238,47 @@ def connect(
     """
     plugins = [*dict.fromkeys(plugins)]
     asked, by_variable = asked_address(address)
-    local = asked == "local"
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    local = asked == "local"
     if local:
         check_ray_folder()
     use_token(local)
-    if local:
-        given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
-        if mig := mig_devices():
-            given["num_gpus"] = len(mig)  # Ray would count whole GPUs
-        where, remedy = "A local Ray could not be started", FOLDER
-    else:
-        asked, given = probe(asked, by_variable=by_variable), {"runtime_env": _environment(plugins)}
-        where, remedy = f"The Ray cluster at {asked} could not be joined", ""
+    asked = asked if local else probe(asked, by_variable=by_variable)
+    given = _for_local(train) if local else {"runtime_env": _environment(plugins)}
     try:
-        with warnings.catch_warnings(), adapted_start(local):
-            warnings.simplefilter("ignore")
-            try:
-                ray.init(asked, **given, log_to_driver=log_dir is not None, logging_level="ERROR")
-            except Exception as error:  # Ray's classes differ by what failed
-                raise InputError(
-                    f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).{remedy}"
-                ) from error
-        if not local and plugins:
+        _init(asked, given, logged=log_dir is not None)
+        if not local and (plugins or train):
             with log_to(None):  # a run or sweep that is refused leaves no log
-                _refuse_other_plugins(plugins)
-        if not local and train:
-            with log_to(None):
-                _refuse_no_dashboard()
+                if plugins:
+                    _refuse_other_plugins(plugins)
+                if train:
+                    _refuse_no_dashboard()
         with log_to(log_dir):
             yield Cluster(ray.get_runtime_context().gcs_address, local=local, max_nodes=max_nodes)
     finally:
         ray.shutdown()
+
+
+def _for_local(train: bool) -> dict[str, Any]:
+    """What ``ray.init`` is given for a local Ray."""
+    given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
+    if mig := mig_devices():
+        given["num_gpus"] = len(mig)  # Ray would count whole GPUs
+    return given
+
+
+def _init(address: str, given: Mapping[str, Any], *, logged: bool) -> None:
+    """Start a ``local`` Ray, or join the one at ``address``, without Ray's warnings; InputError if that fails."""
+    local = address == "local"
+    with warnings.catch_warnings(), adapted_start(local):
+        warnings.simplefilter("ignore")
+        try:
+            ray.init(address, **given, log_to_driver=logged, logging_level="ERROR")
+        except Exception as error:  # Ray's classes differ by what failed
+            what = "A local Ray could not be started" if local else f"The Ray cluster at {address} could not be joined"
+            why = " ".join(str(error.__cause__ or error).split())[:300]
+            raise InputError(f"{what} ({why}).{FOLDER if local else ''}") from error
 
 
 def _environment(plugins: Iterable[Plugin]) -> dict[str, Any]:

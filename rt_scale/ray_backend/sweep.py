@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rt_scale.plugins import load
 from rt_scale.scheduler.comparison import refresh_board
+from rt_scale.scheduler.deadline import Deadline
 from rt_scale.scheduler.job import Job, Where, asked_address, jobs_of
 from rt_scale.scheduler.preflight import (
     changed,
@@ -65,7 +66,7 @@ def run_sweeps(
         KeyboardInterrupt: if it was stopped.
         DeadlineReached: if runs are left at the deadline.
     """
-    store, deadline = where.store, where.deadline
+    store = where.store
     store.check_writable()
     store.refresh(curves=False)
     jobs = jobs_of(sweeps)
@@ -90,13 +91,18 @@ def run_sweeps(
         store.tidy()
     if stopping():
         raise KeyboardInterrupt
+    _refuse_late(where.deadline, left, late)
+    return [_outcome(sweep, failed, left) for sweep in sweeps]
+
+
+def _refuse_late(deadline: Deadline | None, left: Collection[str], late: Collection[str]) -> None:
+    """Raise DeadlineReached if runs are ``left`` at the deadline, ``late`` of them since they would not end before."""
     if deadline is not None and left and (late or deadline.passed):
         unstarted = f", {counted(len(late), 'run')} of which by the plan would not end before it" if late else ""
         raise DeadlineReached(
             f"The deadline ({deadline}) leaves {counted(len(left), 'run')} without a result{unstarted}. The same "
             "command with a later deadline, or with none, continues from the last checkpoints."
         )
-    return [_outcome(sweep, failed, left) for sweep in sweeps]
 
 
 def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopping: Callable[[], bool]) -> list[str]:
@@ -148,25 +154,14 @@ def _run(
     other drivers or at the deadline, and of those that would not end before it.
     """
     # Imported here: Ray is not needed if all runs are done, or failed before and are not tried again.
-    from rt_scale.ray_backend.cluster import connect
     from rt_scale.ray_backend.control import ControlActor
     from rt_scale.ray_backend.explore import Exploration
-    from rt_scale.ray_backend.head import Head, in_words, watch_head
     from rt_scale.ray_backend.tune import run_queue
     from rt_scale.ray_backend.usage import Meter
 
-    launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
-    train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
-    plugins = [plugin for sweep in sweeps for plugin in sweep.spec.names.found.values()]
-    deadline = where.deadline
-    view.said("starting Ray" if where.alone else f"connecting to the Ray cluster at {asked_address(where.address)[0]}")
+    launches, deadline = list(dict.fromkeys(sweep.spec.launch for sweep in sweeps)), where.deadline
     with ExitStack() as stack:
-        cluster = stack.enter_context(
-            connect(where.address, train=train, log_dir=log_dir, plugins=plugins, max_nodes=where.max_nodes)
-        )
-        _check_fit(cluster, launches, where, view)
-        name = "the local Ray" if cluster.local else f"the Ray cluster at {cluster.address}"
-        stack.enter_context(watch_head(Head(cluster.address).trouble, lambda *how: lost(in_words(name, *how))))
+        cluster = stack.enter_context(_connected(sweeps, launches, where, view, lost))
         meter = Meter([sweep.folder for sweep in sweeps], where.store.place, where.planned)
         stack.callback(meter.close)
         ending = stopping if deadline is None else lambda: stopping() or deadline.passed
@@ -176,7 +171,7 @@ def _run(
             return ending()
 
         if where.wait_nodes is not None:
-            cluster.wait_for(where.wait_nodes, [*launches], view.said, waiting_ends)
+            cluster.wait_for(where.wait_nodes, launches, view.said, waiting_ends)
         queue = Queue(
             todo, StoredRuns(where.store), view, cluster,
             concurrency=where.concurrency, given_up=given_up, leave_others=where.leave_others,
@@ -188,6 +183,28 @@ def _run(
         exploration = Exploration(sweeps, given_up, cluster.at_once, added=view.added, tell=control.end)
         run_queue(queue, where, cluster, control, view, exploration, meter, stopping=ending)
     return queue.failed, queue.left, queue.late
+
+
+@contextmanager
+def _connected(
+    sweeps: Sequence[SweepRuns],
+    launches: Sequence[LaunchSpec],
+    where: Where,
+    view: View,
+    lost: Callable[[str], None],
+) -> Iterator[Cluster]:
+    """The cluster, which can hold the runs, and whose head is watched."""
+    from rt_scale.ray_backend.cluster import connect
+    from rt_scale.ray_backend.head import Head, in_words, watch_head
+
+    train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
+    plugins = [plugin for sweep in sweeps for plugin in sweep.spec.names.found.values()]
+    view.said("starting Ray" if where.alone else f"connecting to the Ray cluster at {asked_address(where.address)[0]}")
+    with connect(where.address, train=train, log_dir=log_dir, plugins=plugins, max_nodes=where.max_nodes) as cluster:
+        _check_fit(cluster, launches, where, view)
+        name = "the local Ray" if cluster.local else f"the Ray cluster at {cluster.address}"
+        with watch_head(Head(cluster.address).trouble, lambda *how: lost(in_words(name, *how))):
+            yield cluster
 
 
 def _check_fit(cluster: Cluster, launches: Iterable[LaunchSpec], where: Where, view: View) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from rt_scale.scheduler.comparison import board_figures, refresh_board
+from rt_scale.scheduler.comparison import all_points, board_figures, board_runs, refresh_board
 from rt_scale.spec.errors import StoreUnavailable
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names, store_runs
 from rt_scale.tensorboard.server import serve
-from rt_scale.tensorboard.sweep_view import MEANS, SWEEP
+from rt_scale.tensorboard.sweep_view import MEANS, SWEEP, first_lines
 
 MOST_TICKED = 40
 """Outside Time Series, TensorBoard initially ticks all runs up to this number; of more, none."""
@@ -66,13 +65,16 @@ def open_board(
 
     def ready(address: str) -> None:
         say(f"TensorBoard: {address} (Ctrl-C ends it)")
-        first = pinned(address, sweeps or [store_runs(store)])
+        opened = sweeps or [store_runs(store)]
+        first = pinned(address, opened)
         if first != address:
             say(f"  Students' curves, pinned and not smoothed: {first}")
         if show is not None:
             show(first)
-        for line in _hints(address, folder, single, board_figures(sweeps)):
+        for line in _hints(address, single, board_figures(sweeps)):
             say(line)
+        if len(os.listdir(folder)) > MOST_TICKED:
+            say(_intervals(address, single, first_lines(board_runs(all_points(opened), store))))
 
     title = ", ".join(sweep.name for sweep in sweeps) or store.root.name
     serve(folder, ready, title=title, port=port, host=host, refresh=refresh, interval=interval)
@@ -90,22 +92,15 @@ def pinned(address: str, sweeps: Sequence[SweepRuns]) -> str:
     return f"{address}?pinnedCards={quote(json.dumps(cards, separators=(',', ':')))}&smoothing=0#timeseries"
 
 
-def _hints(address: str, folder: Path, every_run: bool, drawn: Mapping[str, Path]) -> list[str]:
-    prefix = f"{MEANS}/" if every_run else ""
-    means = sorted({*os.listdir(folder / prefix)} - {SWEEP})
+def _hints(address: str, every_run: bool, drawn: Mapping[str, Path]) -> list[str]:
     shown = "Every run, and the means over seeds." if every_run else "The means over seeds; --runs shows every run."
-    figures = f"Figures of the report: {address}#images&regexInput={quote(f'^{SWEEP}$')}"
-    lines = [f"  {shown}", f"  {figures if drawn else 'No figures: no report was made yet (rt-scale report FILE).'}"]
-    if len(os.listdir(folder)) > MOST_TICKED:
-        pattern = quote("^" + re.escape(prefix + few(means, MOST_TICKED)))
-        lines.append(f"  Intervals of some (Custom Scalars draws no run of more than {MOST_TICKED} unless it is ticked "
-                     f"or matches a filter): {address}#custom_scalars&regexInput={pattern}")  # fmt: skip
-    return lines
+    figures = f"Figures of the report (a click enlarges one): {address}#images&regexInput={quote(f'^{SWEEP}$')}"
+    return [f"  {shown}", f"  {figures if drawn else 'No figures: no report was made yet (rt-scale report FILE).'}"]
 
 
-def few(names: Sequence[str], most: int) -> str:
-    """The shortest prefix of the first name, up to a comma, that at most ``most`` names share; else the whole name."""
-    parts = names[0].split(",")
-    beginnings = [",".join(parts[:count]) + "," for count in range(1, len(parts))]
-    found = (start for start in beginnings if sum(name.startswith(start) for name in names) <= most)
-    return next(found, names[0])
+def _intervals(address: str, every_run: bool, names: Sequence[str]) -> str:
+    """Where the intervals of those configurations are drawn, of which each is found by its number."""
+    numbers = "|".join(name.partition(" ")[0] for name in names)
+    pattern = quote(f"^{MEANS}/({numbers}) " if every_run else f"^({numbers}) ")
+    return (f"  Intervals of some (Custom Scalars draws no run of more than {MOST_TICKED} unless it is ticked "
+            f"or matches a filter): {address}#custom_scalars&regexInput={pattern}")  # fmt: skip

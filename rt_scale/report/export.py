@@ -87,6 +87,7 @@ class ExportedRun:
 
     @property
     def identity(self) -> dict[str, object]:
+        """The columns with which each of its rows begins."""
         return {"run": self.point.spec.name, "label": self.point.label, **self.shared}
 
 

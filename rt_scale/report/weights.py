@@ -13,6 +13,7 @@ from rt_scale.experiments.networks import Role, images_of, load_weights, stored_
 from rt_scale.models.standalone import standalone
 from rt_scale.report.page import markdown
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.networks import EncoderSpec
 from rt_scale.store.atomic import names_in, write_bytes, write_json
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.precision import parameter_dtype
@@ -42,17 +43,14 @@ def write_weights(
         raise InputError(f"'{folder}' is not empty: name a new folder for the weights.")
     spec, images, record = stored_spec(run_dir), images_of(run_dir, data_dir), run_dir.record()
     size = spec.data.size or images.size
-    built = standalone(spec.encoder, images.channels, size)
+    encoder = spec.encoder_of(role)
+    built = standalone(encoder, images.channels, size)
     if form == "torchvision" and not built.of_torchvision:
-        raise InputError(
-            f"torchvision has no encoder {spec.encoder.name} with norm {spec.encoder.norm} at width "
-            f"{spec.encoder.width:g}: it has vgg11 to vgg19 with norm none or batch, and resnet18, resnet34 and "
-            "resnet50, at width 1. Take --as safetensors or huggingface, which say how to load any encoder."
-        )
+        raise _not_of_torchvision(encoder)
     step, weights = load_weights(run_dir, role, step)
     own = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
     config = {
-        "run": run_dir.name, "network": role, "step": step, "encoder": spec.encoder.model_dump(mode="json"),
+        "run": run_dir.name, "network": role, "step": step, "encoder": encoder.model_dump(mode="json"),
         "channels": images.channels, "size": size, "mean": images.mean, "std": images.std,
         "dtype": str(parameter_dtype(spec.precision)).removeprefix("torch."),
         "channels_last": record is not None and record.execution.channels_last, "rt_scale": __version__,
@@ -67,3 +65,11 @@ def write_weights(
     write_json(folder / CONFIG, config)
     write_bytes(folder / CARD, card.encode())
     return [folder / name for name in names_in(folder)]
+
+
+def _not_of_torchvision(encoder: EncoderSpec) -> InputError:
+    return InputError(
+        f"torchvision has no encoder {encoder.name} with norm {encoder.norm} at width {encoder.width:g}: it has vgg11 "
+        "to vgg19 with norm none or batch, and resnet18, resnet34 and resnet50, at width 1. Take --as safetensors or "
+        "huggingface, which say how to load any encoder."
+    )

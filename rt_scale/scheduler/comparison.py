@@ -6,19 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.differences import told_apart
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.grid import Point, axis_names, value_label
-from rt_scale.spec.metrics import ProbeName, parse_extra_name, parse_probe_name
+from rt_scale.spec.metrics import ProbeName, is_constant, parse_extra_name, parse_probe_name
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.tensorboard.sweep_view import BoardRun, build_means_board, build_runs_board
 from rt_scale.tensorboard.writer import folder_name
 
-OUT_DIM = "projector.out_dim"
 SWEEP = "sweep"
 """The axis that distinguishes sweeps in one view."""
 WIDE = 1000
@@ -36,14 +35,16 @@ def refresh_board(sweeps: Sequence[SweepRuns], *, every_run: bool = False) -> Pa
     points = all_points(sweeps)
     store = sweeps[0].store
     runs, metrics = board_runs(points, store), [*board_metrics(points), *_other_metrics(points, store)]
+    moving = any(spec.teacher.moves for spec in (point.spec for point in points) if isinstance(spec, TrainingSpec))
+    charts = [name for name in metrics if not is_constant(name, frozen_teacher=not moving)]
     folder = sweeps[0].folder.board
     if len(names) > 1:
         folder = folder.with_name(folder_name("-".join([folder.name, "with", *names[1:]])))
-    build_means_board(folder, runs, metrics, board_figures(sweeps))
+    build_means_board(folder, runs, metrics, charts, board_figures(sweeps))
     if not every_run:
         return folder
     single = folder.with_name(f"{folder.name}-runs")
-    build_runs_board(single, folder, runs, metrics)
+    build_runs_board(single, folder, runs, metrics, charts)
     return single
 
 
@@ -65,38 +66,52 @@ def board_figures(sweeps: Sequence[SweepRuns]) -> dict[str, Path]:
 
 
 def board_runs(points: Sequence[Point], store: Store) -> list[BoardRun]:
-    """The runs, named by the axes in which they differ."""
-    values: list[dict[str, Any]] = [{} for _ in points]
+    """The runs in the order of their axes' values, named by the axes in which they differ.
+
+    Names begin with the number of the configuration: TensorBoard sorts them as texts, ``1e-10`` after ``0.5``.
+    """
     axes = {key: None for point in points for key in point.values}
-    having = {key: [number for number, point in enumerate(points) if key in point.values] for key in axes}
-    columns = {key: [points[number].values[key] for number in numbers] for key, numbers in having.items()}
+    columns = {key: [point.values[key] for point in points if key in point.values] for key in axes}
     varying = [key for key, column in columns.items() if len({repr(value) for value in column}) > 1]
     varying = varying or [key for key in axes if key != SWEEP]
-    names = axis_names(varying)
-    for key in varying:
-        for name, column in _shown(key, names[key], columns[key]).items():
-            for number, value in zip(having[key], column, strict=True):
-                values[number][name] = value
-    runs = []
     # Axes that follow from those before them, as in a zip, are in no name.
-    for named, shown in zip(told_apart(points, varying), values, strict=True):
-        runs.append(BoardRun(named.label, named.configuration, store.run(named.spec).path, shown))
+    pairs = list(zip(points, told_apart(points, varying), strict=True))
+    places = {key: _places(columns[key]) for key in varying}
+    pairs.sort(key=lambda pair: [places[key].get(repr(pair[0].values.get(key)), -1) for key in varying])
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(named.configuration for _, named in pairs), 1)}
+    width = len(str(len(numbers))) if len(numbers) > 1 else 0
+    names, runs = axis_names(varying), []
+    for point, named in pairs:
+        number = f"{numbers[named.configuration]:0{width}} " if width else ""
+        shown: dict[str, object] = {}
+        for key in (key for key in varying if key in point.values):
+            shown |= _shown(names[key], point.values[key], columns[key])
+        path = store.run(point.spec).path
+        runs.append(BoardRun(f"{number}{named.label}", f"{number}{named.configuration}", path, shown))
     return runs
 
 
-def _shown(key: str, name: str, column: list[Any]) -> dict[str, list[Any]]:
-    """An axis as columns of numbers or texts whose values are distinguishable in parallel coordinates.
+def _places(column: Iterable[object]) -> dict[str, int]:
+    """Place of each value, by its ``repr``, on its axis: numbers by size, then others as the sweep has them."""
+    values = {repr(value): value for value in column}
+    size = {key: value if isinstance(value, int | float) else math.inf for key, value in values.items()}
+    return {key: place for place, key in enumerate(sorted(values, key=lambda key: size[key]))}
+
+
+def _shown(name: str, value: object, column: Sequence[Any]) -> dict[str, object]:
+    """A value of an axis, and its logarithm where parallel coordinates do not tell the values of the axis apart.
 
     TensorBoard draws axes linearly at first, and offers no logarithmic scale if a value is 0.
     """
-    if key.endswith(OUT_DIM) and all(isinstance(value, int) and value.bit_count() == 1 for value in column):
-        return {f"log2 {name}": [value.bit_length() - 1 for value in column]}
-    if not all(isinstance(value, int | float) for value in column):
-        return {name: [value_label(value) if isinstance(value, dict | list) else value for value in column]}
-    positive = [value for value in column if value > 0]
+    if not all(isinstance(each, int | float) for each in column):
+        return {name: value_label(value) if isinstance(value, dict | list) else value}
+    positive = [each for each in column if each > 0]
+    number = cast(float, value)
+    if name.endswith("out_dim") and all(isinstance(each, int) and each.bit_count() == 1 for each in column):
+        return {name: number, f"{name} (log2)": math.log2(number)}
     if not positive or min(column) < 0 or max(positive) < WIDE * min(positive):
-        return {name: column}
-    return {name: column, f"log10 {name}": [math.log10(value) if value > 0 else None for value in column]}
+        return {name: value}
+    return {name: value, f"{name} (log10)": math.log10(number) if number > 0 else None}
 
 
 FIRST = ("test/accuracy", "train/accuracy")

@@ -96,6 +96,9 @@ class TeacherSpec(Part):
 
     start_from: StartFrom | None = added(None)
     """Weights of another run to start from; null: a random draw."""
+    width: float | None = added(None, gt=0, le=16)
+    """As encoder.width, of the teacher's encoder alone; null: that of encoder.width. Another one needs student.alpha 1,
+    as no start lies between networks of two sizes, and a teacher that never moves. Outputs are as many."""
     update: Literal["none", "ema", "previous_epoch"] = added("none")
     """none (frozen), ema (a moving average of the student's parameters, after every step) or previous_epoch (a copy of
     the student from the end of the last epoch)."""

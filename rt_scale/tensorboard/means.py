@@ -6,7 +6,7 @@ interval has other names, as a margin chart needs three curves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +25,8 @@ from rt_scale.spec.metrics import metric_bounds, parse_probe_name
 from rt_scale.store.metrics import STATED, interval, read_metrics
 from rt_scale.tensorboard.writer import renew_events, short_digest
 
-MARGIN = "with interval"
-"""Prefix of the curves for margin charts; TensorBoard lists it last."""
+MARGIN, EVERY = "with interval", "with interval, every configuration"
+"""Prefixes of the curves of margin charts, of a few configurations and of all; TensorBoard lists them last."""
 
 SEEDS = "seeds"
 """Name of the curve, of one point, with the number of seeds that have begun."""
@@ -34,17 +34,21 @@ SEEDS = "seeds"
 _PROBES = {"linear": "linear probe", "knn": "kNN probe"}
 
 
-def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) -> None:
+def write_means(
+    folder: Path, tables: Sequence[Path], metrics: Sequence[str], charts: Mapping[str, Sequence[str]]
+) -> None:
     """Update the mean curves of a configuration from its seeds' metrics tables, unless none has changed.
 
-    Tables of seeds that have not begun need not exist.
+    Args:
+        tables: those of seeds that have not begun need not exist.
+        charts: metric -> prefixes of its curves for margin charts.
     """
-    kind = f"mean-{short_digest([STATED, *metrics])}"  # another interval rule makes other curves
+    kind = f"mean-{short_digest([STATED, metrics, charts])}"  # another interval rule makes other curves
     inputs = {path.parent.name: path for path in tables}
-    renew_events(folder, kind, inputs, lambda found: _events([*found.values()], metrics))
+    renew_events(folder, kind, inputs, lambda found: _events([*found.values()], metrics, charts))
 
 
-def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Event]:
+def _events(tables: Sequence[Path], metrics: Sequence[str], charts: Mapping[str, Sequence[str]]) -> list[Event]:
     """The means as records, in the order of their steps."""
     try:
         found = [read_metrics(path) for path in tables]
@@ -55,8 +59,10 @@ def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Event]:
     for tag, curve in mean_curves(begun, metrics).items():
         for step, time, *values in zip(*curve, strict=True):
             _, summary = points.setdefault(int(step), (float(time), Summary()))
-            for name, value in zip((tag, *margin_tags(tag)), (values[0], *values), strict=True):
-                summary.value.add(tag=name, simple_value=value)
+            summary.value.add(tag=tag, simple_value=values[0])
+            for prefix in charts.get(tag, ()):
+                for name, value in zip(margin_tags(tag, prefix), values, strict=True):
+                    summary.value.add(tag=name, simple_value=value)
     if points:
         points[max(points)][1].value.add(tag=SEEDS, simple_value=len(begun))
     return [Event(wall_time=time, step=step, summary=summary) for step, (time, summary) in sorted(points.items())]
@@ -99,23 +105,31 @@ def mean_curves(seeds: Sequence[pa.Table], names: Sequence[str]) -> dict[str, Me
     return curves
 
 
-def margin_tags(metric: str) -> tuple[str, str, str]:
+def margin_tags(metric: str, prefix: str = MARGIN) -> tuple[str, str, str]:
     """Names of the curves of a margin chart of ``metric``: mean, lower and upper end."""
-    return f"{MARGIN}/{metric}/mean", f"{MARGIN}/{metric}/lower", f"{MARGIN}/{metric}/upper"
+    return f"{prefix}/{metric}/mean", f"{prefix}/{metric}/lower", f"{prefix}/{metric}/upper"
 
 
-def layout_summary(metrics: Sequence[str]) -> Summary:
-    """The summary that lays out a margin chart per metric, grouped by what they measure."""
-    categories = [  # TensorBoard reverses the charts of a category.
-        layout_pb2.Category(title=title, chart=[_chart(metric) for metric in reversed(members)])
-        for title, members in grouped(metrics, _group).items()
-    ]
+def layout_summary(metrics: Sequence[str], *, every: bool = False) -> Summary:
+    """The summary that lays out a margin chart per metric, grouped by what they measure.
+
+    With ``every`` those of all configurations follow, in groups that are closed at first.
+    """
+    groups = grouped(metrics, _group)
+    categories = [_category(title, members, MARGIN) for title, members in groups.items()]
+    if every:
+        categories += [_category(f"{title}, every configuration", each, EVERY) for title, each in groups.items()]
     value = Summary.Value(
         tag=layout_metadata.CONFIG_SUMMARY_TAG,
         metadata=layout_metadata.create_summary_metadata(),
         tensor=tensor_util.make_tensor_proto(layout_pb2.Layout(category=categories).SerializeToString()),
     )
     return Summary(value=[value])
+
+
+def _category(title: str, metrics: Sequence[str], prefix: str) -> layout_pb2.Category:
+    charts = [_chart(metric, prefix) for metric in reversed(metrics)]  # TensorBoard reverses them
+    return layout_pb2.Category(title=title, chart=charts, closed=prefix == EVERY)
 
 
 def _group(metric: str) -> str:
@@ -126,8 +140,8 @@ def _group(metric: str) -> str:
     return _PROBES.get(kind, f"{kind} probe")
 
 
-def _chart(metric: str) -> layout_pb2.Chart:
-    mean, lower, upper = margin_tags(metric)
+def _chart(metric: str, prefix: str) -> layout_pb2.Chart:
+    mean, lower, upper = margin_tags(metric, prefix)
     series = layout_pb2.MarginChartContent.Series(value=mean, lower=lower, upper=upper)
     title = f"{metric}: mean and 95 % interval"
     return layout_pb2.Chart(title=title, margin=layout_pb2.MarginChartContent(series=[series]))

@@ -20,12 +20,13 @@ from tensorboard.plugins.hparams import summary_v2
 from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.util import tensor_util
 
+from rt_scale.spec.differences import telling_keys
 from rt_scale.spec.grid import grouped
 from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.store.atomic import disk_errors, link_relatively, write_if_changed
 from rt_scale.store.run_dir import EVENTS, METRICS
 from rt_scale.system.files import remove
-from rt_scale.tensorboard.means import SEEDS, layout_summary, write_means
+from rt_scale.tensorboard.means import EVERY, MARGIN, SEEDS, layout_summary, write_means
 from rt_scale.tensorboard.writer import (
     START,
     Setting,
@@ -43,6 +44,10 @@ SWEEP = "sweep"
 MEANS = "mean"
 """Folder of the configurations' curves in the view of runs, and the prefix of their names in TensorBoard."""
 
+MOST_LINES = 5
+"""Most lines that a margin chart shows at first, with their bands."""
+COLOURS = 7
+"""TensorBoard's colours, of which runs get one after the other, over and over."""
 MOST_LISTED = 10
 """Most numbers of an axis that the HParams view lists one by one; beyond that, it offers a range."""
 SEEDS_COLUMN = 4
@@ -66,14 +71,15 @@ class BoardRun:
 
 
 def build_means_board(
-    board: Path, runs: Sequence[BoardRun], metrics: Sequence[str], figures: Mapping[str, Path]
+    board: Path, runs: Sequence[BoardRun], metrics: Sequence[str], charts: Sequence[str], figures: Mapping[str, Path]
 ) -> None:
     """Update the view of configurations; unchanged files are not read again.
 
     Args:
         board: a folder only for this view; other entries are removed.
         runs: the sweep's runs, in the order to list them and their configurations.
-        metrics: tags of the scalars to average, which become columns of the HParams view and charts.
+        metrics: tags of the scalars to average, which become columns of the HParams view.
+        charts: those that have a margin chart.
         figures: tag -> PNG file; missing and unfinished files are omitted.
 
     Raises:
@@ -85,24 +91,52 @@ def build_means_board(
     first = [members[0] for members in groups.values()]
     columns = [*metrics[:SEEDS_COLUMN], SEEDS, *metrics[SEEDS_COLUMN:]]
     _keep(board, {SWEEP, *names})
-    _write_settings(board, names, first, columns, metrics)
-    for name, members in zip(names, groups.values(), strict=True):
-        write_means(board / name, [run.folder / METRICS for run in members], metrics)
+    few = first_lines(runs)
+    _write_settings(board, names, first, columns, layout_summary(charts, every=len(few) < len(groups)))
+    for name, (group, members) in zip(names, groups.items(), strict=True):
+        prefixes = [MARGIN] * (group in few) + [EVERY] * (len(few) < len(groups))
+        tables = [run.folder / METRICS for run in members]
+        write_means(board / name, tables, metrics, dict.fromkeys(charts, prefixes))
     renew_events(board / SWEEP, "figures", figures, _images)
 
 
-def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics: Sequence[str]) -> None:
+def build_runs_board(
+    board: Path, means: Path, runs: Sequence[BoardRun], metrics: Sequence[str], charts: Sequence[str]
+) -> None:
     """Update the view of single runs, as :func:`build_means_board`, whose view of the same runs is ``means``."""
     names = _folder_names([run.label for run in runs], {SWEEP, MEANS})
     groups = {folder_name(run.group) for run in runs}
     _keep(board, {SWEEP, MEANS, *names})
-    _write_settings(board, names, runs, metrics, metrics)
+    every = len(first_lines(runs)) < len(groups)
+    _write_settings(board, names, runs, metrics, layout_summary(charts, every=every))
     _link_events(means / SWEEP, board / SWEEP, EXPERIMENT)
     for name, run in zip(names, runs, strict=True):
         _link_events(run.folder, board / name, START)
     _keep(board / MEANS, groups)
     for group in groups:
         _link_events(means / group, board / MEANS / group)
+
+
+def first_lines(runs: Sequence[BoardRun]) -> list[str]:
+    """The configurations to show first in margin charts, in order: all, or up to ``MOST_LINES``.
+
+    These differ from the first one in a single axis, the last of those with the most values, and are spread over it
+    in distinct colours where that can be.
+    """
+    values = {run.group: run.values for run in runs}
+    if len(values) <= MOST_LINES:
+        return [*values]
+    rows = [*values.values()]
+    axes = telling_keys(list(dict.fromkeys(key for row in rows for key in row)), rows)
+    axis = max(reversed(axes), key=lambda key: len({repr(row.get(key)) for row in rows}))
+    others = [key for key in axes if key != axis]
+    line = [place for place, row in enumerate(rows) if all(row.get(key) == rows[0].get(key) for key in others)]
+    chosen: list[int] = []
+    for wanted in (0, *range(MOST_LINES - 1, 0, -1))[: len(line)]:  # the ends of the axis first
+        ideal, used = line[wanted * (len(line) - 1) // (MOST_LINES - 1)], {place % COLOURS for place in chosen}
+        free = sorted(set(line) - {*chosen}, key=lambda place: (place % COLOURS in used, abs(place - ideal)))
+        chosen.append(free[0])
+    return [[*values][place] for place in sorted(chosen)]
 
 
 def _link_events(source: Path, folder: Path, *own: str) -> None:
@@ -130,12 +164,12 @@ def _keep(folder: Path, names: set[str]) -> None:
 
 
 def _write_settings(
-    board: Path, names: Sequence[str], runs: Sequence[BoardRun], columns: Sequence[str], charts: Sequence[str]
+    board: Path, names: Sequence[str], runs: Sequence[BoardRun], columns: Sequence[str], layout: Summary
 ) -> None:
     """Write the varied values of each run, and the columns and charts of the whole view."""
     settings = typed_columns([flat_settings(run.values) for run in runs])
     summary = _experiment(settings, columns)
-    summary.MergeFrom(layout_summary(charts))
+    summary.MergeFrom(layout)
     write_if_changed(board / SWEEP / EXPERIMENT, summary_file(summary, 0.0))
     for position, (name, run) in enumerate(zip(names, runs, strict=True)):
         values = {key: column[position] for key, column in settings.items() if column[position] is not None}

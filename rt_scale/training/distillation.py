@@ -37,7 +37,7 @@ class Targets:
 
     @torch.no_grad()
     def outputs(self, views: Sequence[Tensor], index: Tensor) -> Outputs:
-        """Features and last weights, the factors of the same logits; only for a ``factored`` projector."""
+        """Features [T B, k] and last weights [m, k], whose product are the same logits; if ``factored``."""
         return self.projector.outputs(self._features(views, index), self.directions)
 
     def _features(self, views: Sequence[Tensor], index: Tensor) -> Tensor:

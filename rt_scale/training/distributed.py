@@ -73,7 +73,7 @@ class Group:
         return (batch if self.counts else _stand_in(batch)), len(batch.index) / total
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of ``tensor`` over all ranks, in place; no gradient."""
+        """The sum of ``tensor``, of one shape and dtype on all ranks, over them, in place; no gradient."""
         if self.world > 1:
             with _lost():
                 torch_dist.all_reduce(tensor)
@@ -165,7 +165,7 @@ class _Sum(torch.autograd.Function):
 
 
 def differentiable_sum(tensor: Tensor, group: Group) -> Tensor:
-    """The sum of ``tensor`` over all ranks, through which gradients of the ranks' summed objectives flow."""
+    """The sum of a float ``tensor`` over all ranks, through which gradients of the ranks' summed objectives flow."""
     total: Tensor = _Sum.apply(tensor, group)
     return total
 

@@ -32,7 +32,7 @@ def prunable(network: nn.Module, parameters: str) -> list[str]:
 
 
 def all_kept(weights: Mapping[str, Tensor], names: Iterable[str]) -> Kept:
-    """Everything is left of the weights with these names."""
+    """A mask, bool and True, of the shape of each of the weights with these names."""
     return {name: torch.ones(weights[name].shape, dtype=torch.bool) for name in names}
 
 

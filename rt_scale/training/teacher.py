@@ -51,7 +51,7 @@ class Sharpening:
         return self._around(centre, logits, step)
 
     def unmoved(self, logits: Tensor, step: int) -> Tensor:
-        """The same, but the centre stays."""
+        """The same [rows, m], but the centre stays."""
         return self._around(self.centre, logits, step)
 
     def _around(self, centre: Tensor | None, logits: Tensor, step: int) -> Tensor:

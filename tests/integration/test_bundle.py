@@ -149,7 +149,7 @@ def test_the_board_shows_the_sweeps_of_a_bundle(
     process = start("board", packed, "--runs", "--port", 0)
     assert process.stdout is not None
     address = next(word for line in process.stdout for word in line.split() if word.startswith("http://"))
-    names = ["sweep=again,train.optimizer.lr=0.001", "sweep=small,alpha=0.5", "sweep=small,alpha=1"]
+    names = ["1 sweep=small,alpha=0.5", "2 sweep=small,alpha=1", "3 sweep=again,train.optimizer.lr=0.001"]
     wanted = {*(f"mean/{name}" for name in names), *(f"{name},seed=0" for name in names)}
     shown: set[str] = set()
     end = time.monotonic() + 60

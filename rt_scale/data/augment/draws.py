@@ -48,6 +48,8 @@ class ViewDraws:
 
 
 class MultiCropDraws(NamedTuple):
+    """The parameters of a batch's global views, and of its local ones if there are some."""
+
     global_views: ViewDraws
     local_views: ViewDraws | None
 

@@ -196,7 +196,7 @@ def jittered(pixels: torch.Tensor, draws: ViewDraws) -> torch.Tensor:
 
 
 def greyscaled(pixels: torch.Tensor) -> torch.Tensor:
-    """Views without colour: [N, C, S, S] with C equal channels."""
+    """Views, float [N, C, S, S] in [0, 1] with C of 1 or 3, without colour: C equal channels."""
     grey: torch.Tensor = transforms.rgb_to_grayscale(pixels, num_output_channels=pixels.shape[1])
     return grey.contiguous()  # torchvision repeats one channel without copying it
 

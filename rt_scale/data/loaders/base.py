@@ -185,7 +185,7 @@ def order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A host tensor copied to ``device``; the host does not wait for a GPU."""
+    """A host tensor, of any shape and dtype, copied to ``device``; the host does not wait for a GPU."""
     if device.type == "cuda":
         # A new pinned buffer each time; torch's allocator reuses it only after its copy has finished.
         images = images.pin_memory()

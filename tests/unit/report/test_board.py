@@ -12,12 +12,13 @@ from urllib.parse import unquote
 import pytest
 
 from rt_scale.report import board as module
-from rt_scale.report.board import MOST_TICKED, few, open_board, pinned
+from rt_scale.report.board import MOST_TICKED, open_board, pinned
 from rt_scale.spec.errors import InputError, StoreUnavailable
 from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns, single_runs
+from rt_scale.tensorboard.sweep_view import MOST_LINES
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 ADDRESS = "http://here/"
@@ -63,7 +64,7 @@ def test_what_is_served_and_where_figures_are(
     assert ("--runs" in said[2]) != every_run
     (told,) = said[3:]
     if drawn:
-        assert told == f"  Figures of the report: {ADDRESS}#images&regexInput=%5Esweep%24"
+        assert told == f"  Figures of the report (a click enlarges one): {ADDRESS}#images&regexInput=%5Esweep%24"
     else:
         assert "no report was made yet (rt-scale report FILE)" in told
 
@@ -75,7 +76,10 @@ def test_of_many_runs_some_are_pointed_out(
     said: list[str] = []
     sweeps = [loaded(Store(tmp_path), "a", MOST_TICKED)]
     open_board(sweeps, Store(tmp_path), host="h", port=0, say=said.append, every_run=every_run)
-    assert said[-1].endswith(f": {ADDRESS}#custom_scalars&regexInput={prefix}norm%3Dbatch%2C")
+    _, _, pattern = said[-1].partition(f": {ADDRESS}#custom_scalars&regexInput={prefix}")
+    numbers = unquote(pattern).removeprefix("(").removesuffix(") ").split("|")
+    # Two norms, and of one of them alphas from the first to the last.
+    assert (len(numbers), numbers[0], numbers[-1]) == (MOST_LINES, "01", f"{MOST_TICKED}")
 
 
 def test_the_students_charts_are_pinned_if_there_are_any(tmp_path: Path, served: dict[str, Any]) -> None:
@@ -91,14 +95,6 @@ def test_the_students_charts_are_pinned_if_there_are_any(tmp_path: Path, served:
     only = pinned(ADDRESS, [SweepRuns(linear, expand(linear), store)])
     assert "student/linear" in unquote(only)
     assert "knn" not in only
-
-
-def test_few_of_many_names() -> None:
-    names = [f"a={a},b={b},c={c}" for a in (1, 10) for b in (1, 2) for c in (1, 2, 3)]
-    assert few(names, 6) == "a=1,"
-    assert few(names, 5) == "a=1,b=1,"
-    assert few(names, 2) == "a=1,b=1,c=1"
-    assert few(["base"], 40) == "base"
 
 
 def test_a_store_that_does_not_answer_for_a_while_is_waited_for(
@@ -132,7 +128,7 @@ def test_runs_of_a_store_are_named_by_what_differs(tmp_path: Path, served: dict[
             run.write_spec(spec)
     open_board([], store, host="h", port=0, say=said.append)
     assert (served["folder"], served["title"]) == (store.root / "board-runs", "store")
-    assert sorted(os.listdir(served["folder"])) == ["alpha=0,seed=0", "alpha=0.5,seed=0", "mean", "sweep"]
+    assert sorted(os.listdir(served["folder"])) == ["1 alpha=0,seed=0", "2 alpha=0.5,seed=0", "mean", "sweep"]
     open_board([single_runs(specs[:1], store)], store, host="h", port=0, say=print, every_run=True)
     assert served["folder"] == store.run(specs[0]).path / "board-runs"
     (name,) = {*os.listdir(served["folder"])} - {"mean", "sweep"}

@@ -27,19 +27,36 @@ def test_names_and_axes_are_what_varies(tmp_path: Path) -> None:
     axes = {"student.alpha": [0.5, 1.0], "encoder.norm": ["none"], "probe.linear": [True]}
     points = expand(SweepSpec(name="a", base=BASE, axes=axes, seeds=2))
     runs = board_runs(points, Store(tmp_path))
-    assert [run.label for run in runs] == [f"alpha={alpha},seed={seed}" for seed in (0, 1) for alpha in ("0.5", "1")]
-    assert [run.group for run in runs] == ["alpha=0.5", "alpha=1"] * 2
-    assert [run.values for run in runs] == [{"alpha": 0.5}, {"alpha": 1.0}] * 2
-    assert [run.folder for run in runs] == [tmp_path / "runs" / point.spec.name for point in points]
+    names = ["1 alpha=0.5", "2 alpha=1"]
+    assert [run.label for run in runs] == [f"{name},seed={seed}" for name in names for seed in (0, 1)]
+    assert [run.group for run in runs] == [name for name in names for _ in (0, 1)]
+    assert [run.values for run in runs] == [{"alpha": alpha} for alpha in (0.5, 1.0) for _ in (0, 1)]
+    assert [run.folder.name for run in runs] == [points[number].spec.name for number in (0, 2, 1, 3)]
     assert shown({"encoder.norm": ["none"]}) == {"norm=none,seed=0": {"norm": "none"}}  # else it would have no name
     assert board_runs([], Store(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "expected"),
+    [
+        ("student.alpha", [1.0, 0.1, 1e-10, 0.01, 0, 0.5], ["0", "1e-10", "0.01", "0.1", "0.5", "1"]),
+        ("projector.out_dim", [1 << power for power in (16, 4, 1, 0, 10)], ["1", "2", "16", "1024", "65536"]),
+        ("encoder.norm", ["none", "batch", "layer"], ["none", "batch", "layer"]),  # as the sweep has them
+    ],
+)
+def test_names_are_sorted_as_texts_in_the_order_of_the_values(key: str, given: list[Any], expected: list[str]) -> None:
+    axes = {key: given, "train.epochs": [10, 9]}
+    names = [f"{key.rpartition('.')[2]}={value},train.epochs={epochs}" for value in expected for epochs in (9, 10)]
+    found = list(shown(axes))
+    assert [name.partition(" ")[2] for name in found] == [f"{name},seed=0" for name in names]
+    assert found == sorted(found)
 
 
 def test_values_keep_their_types() -> None:
     axes = {"encoder.norm": ["none", "batch"], "probe.standardized": [True, False], "train.epochs": [1, 2]}
     values = list(shown(axes).values())
-    assert values[0] == {"norm": "none", "standardized": True, "train.epochs": 1}
-    assert values[-1] == {"norm": "batch", "standardized": False, "train.epochs": 2}
+    assert values[0] == {"norm": "none", "standardized": False, "train.epochs": 1}
+    assert values[-1] == {"norm": "batch", "standardized": True, "train.epochs": 2}
 
 
 def test_lists_and_mappings_are_shown_in_short() -> None:
@@ -49,29 +66,29 @@ def test_lists_and_mappings_are_shown_in_short() -> None:
     assert values[-1] == {"start_from": "student of ec8431", "hidden": "16+8"}
 
 
-def test_the_output_dimension_is_shown_by_its_logarithm_where_that_is_whole() -> None:
-    assert shown({"projector.out_dim": [16, 65536]}) == {
-        "out_dim=16,seed=0": {"log2 out_dim": 4},
-        "out_dim=65536,seed=0": {"log2 out_dim": 16},
+def test_the_output_dimension_is_shown_with_its_logarithm_where_that_is_whole() -> None:
+    assert shown({"projector.out_dim": [65536, 16]}) == {
+        "1 out_dim=16,seed=0": {"out_dim": 16, "out_dim (log2)": 4},
+        "2 out_dim=65536,seed=0": {"out_dim": 65536, "out_dim (log2)": 16},
     }
     assert list(shown({"projector.out_dim": [16, 100]}).values()) == [{"out_dim": 16}, {"out_dim": 100}]
 
 
-def test_a_wide_axis_is_shown_by_its_logarithm_too_which_0_has_not() -> None:
+def test_a_wide_axis_is_shown_with_its_logarithm_which_0_has_not() -> None:
     assert list(shown({"student.alpha": [0, 1e-10, 1.0]}).values()) == [
-        {"alpha": 0, "log10 alpha": None},
-        {"alpha": 1e-10, "log10 alpha": pytest.approx(-10)},
-        {"alpha": 1.0, "log10 alpha": 0.0},
+        {"alpha": 0, "alpha (log10)": None},
+        {"alpha": 1e-10, "alpha (log10)": pytest.approx(-10)},
+        {"alpha": 1.0, "alpha (log10)": 0.0},
     ]
-    assert shown({"student.alpha": [0.001, 1]})["alpha=0.001,seed=0"]["log10 alpha"] == pytest.approx(-3)
-    assert shown({"student.alpha": [0, 0.0011, 1]})["alpha=0,seed=0"] == {"alpha": 0}
+    assert shown({"student.alpha": [0.001, 1]})["1 alpha=0.001,seed=0"]["alpha (log10)"] == pytest.approx(-3)
+    assert shown({"student.alpha": [0, 0.0011, 1]})["1 alpha=0,seed=0"] == {"alpha": 0}
 
 
 def test_what_follows_from_another_axis_is_no_part_of_a_name() -> None:
     pairs = {"encoder.name": ["resnet18", "vgg11"], "data.size": [16, 32]}
     runs = shown({"student.alpha": [0.5, 1.0]}, zip=[pairs])
-    assert list(runs)[:2] == ["alpha=0.5,encoder.name=resnet18,seed=0", "alpha=0.5,encoder.name=vgg11,seed=0"]
-    assert runs["alpha=1,encoder.name=vgg11,seed=0"] == {"alpha": 1.0, "encoder.name": "vgg11", "data.size": 32}
+    assert list(runs)[:2] == ["1 alpha=0.5,encoder.name=resnet18,seed=0", "2 alpha=0.5,encoder.name=vgg11,seed=0"]
+    assert runs["4 alpha=1,encoder.name=vgg11,seed=0"] == {"alpha": 1.0, "encoder.name": "vgg11", "data.size": 32}
 
 
 def test_the_views_are_made_in_the_sweeps_folder(tmp_path: Path) -> None:
@@ -79,10 +96,10 @@ def test_the_views_are_made_in_the_sweeps_folder(tmp_path: Path) -> None:
     runs = SweepRuns(sweep, expand(sweep), Store(tmp_path))
     board = refresh_board([runs])
     assert board == tmp_path / "sweeps" / "a" / "board"
-    assert sorted(os.listdir(board)) == ["alpha=0.5", "alpha=1", "sweep"]
+    assert sorted(os.listdir(board)) == ["1 alpha=0.5", "2 alpha=1", "sweep"]
     single = refresh_board([runs], every_run=True)
     assert single == tmp_path / "sweeps" / "a" / "board-runs"
-    assert sorted(os.listdir(single)) == ["alpha=0.5,seed=0", "alpha=1,seed=0", "mean", "sweep"]
+    assert sorted(os.listdir(single)) == ["1 alpha=0.5,seed=0", "2 alpha=1,seed=0", "mean", "sweep"]
 
 
 def test_several_sweeps_are_one_view_with_their_names_as_an_axis(tmp_path: Path) -> None:
@@ -93,14 +110,15 @@ def test_several_sweeps_are_one_view_with_their_names_as_an_axis(tmp_path: Path)
         SweepSpec(name="c", base=BASE, seeds=2),
     ]
     loaded = [SweepRuns(sweep, expand(sweep), store) for sweep in sweeps]
-    names = ["sweep=a,alpha=0.5", "sweep=a,alpha=1", "sweep=b,out_dim=16", "sweep=b,out_dim=64", "sweep=c"]
+    names = ["1 sweep=a,alpha=0.5", "2 sweep=a,alpha=1", "3 sweep=b,out_dim=16", "4 sweep=b,out_dim=64", "5 sweep=c"]
     runs = board_runs(all_points(loaded), store)
     assert list(dict.fromkeys(run.group for run in runs)) == names
-    assert [run.label for run in runs][-2:] == ["sweep=c,seed=0", "sweep=c,seed=1"]
-    assert [run.values for run in runs][1:3] == [{"sweep": "a", "alpha": 1.0}, {"sweep": "b", "log2 out_dim": 4}]
+    assert [run.label for run in runs][-2:] == ["5 sweep=c,seed=0", "5 sweep=c,seed=1"]
+    second = {"sweep": "b", "out_dim": 16, "out_dim (log2)": 4}
+    assert [run.values for run in runs][1:3] == [{"sweep": "a", "alpha": 1.0}, second]
     board = refresh_board(loaded)
     assert board == tmp_path / "sweeps" / "a" / "board-with-b-c"
-    assert sorted(os.listdir(board)) == ["sweep", *names]
+    assert sorted(os.listdir(board)) == [*names, "sweep"]
 
 
 def test_figures_are_those_of_the_reports(tmp_path: Path) -> None:

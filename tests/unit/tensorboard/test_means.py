@@ -15,10 +15,11 @@ from tensorboard.util import tensor_util
 
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.tensorboard import means as module
-from rt_scale.tensorboard.means import SEEDS, layout_summary, margin_tags, mean_curves, write_means
+from rt_scale.tensorboard.means import EVERY, MARGIN, SEEDS, layout_summary, margin_tags, mean_curves, write_means
 from tests.unit.tensorboard.boards import curve
 
 NAME = "probe/student/linear"
+CHARTS = {NAME: [MARGIN]}
 
 
 def table(path: Path, values: Sequence[float], name: str = NAME) -> Path:
@@ -37,7 +38,7 @@ def tables(tmp_path: Path) -> list[Path]:
 
 def test_means_and_the_ends_of_their_intervals(tmp_path: Path, tables: list[Path]) -> None:
     """0.1, 0.3, 0.2; then 0.2, 0.6, 0.4, whose interval would reach below 0."""
-    write_means(tmp_path / "mean", [*tables, tmp_path / "not-begun" / "metrics.parquet"], [NAME])
+    write_means(tmp_path / "mean", [*tables, tmp_path / "not-begun" / "metrics.parquet"], [NAME], CHARTS)
     half = [stats.t.ppf(0.975, 2) * std / math.sqrt(3) for std in (0.1, 0.2)]
     assert half[1] > 0.4
     expected = {
@@ -59,7 +60,7 @@ def test_means_and_the_ends_of_their_intervals(tmp_path: Path, tables: list[Path
 def test_one_or_two_seeds_have_a_mean_and_no_interval(
     tmp_path: Path, tables: list[Path], seeds: int, means: list[float]
 ) -> None:
-    write_means(tmp_path / "mean", tables[:seeds], [NAME])
+    write_means(tmp_path / "mean", tables[:seeds], [NAME], CHARTS)
     mean, *ends = margin_tags(NAME)
     assert [value for _, value in curve(tmp_path / "mean", mean)] == pytest.approx(means)
     for end in ends:
@@ -69,12 +70,12 @@ def test_one_or_two_seeds_have_a_mean_and_no_interval(
 def test_nothing_is_read_or_written_where_no_table_has_changed(
     tmp_path: Path, tables: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_means(tmp_path / "mean", tables, [NAME])
+    write_means(tmp_path / "mean", tables, [NAME], CHARTS)
     (file,) = (tmp_path / "mean").iterdir()
     before = file.stat()
     read: list[Path] = []
     monkeypatch.setattr(module, "read_metrics", lambda path: read.append(path))
-    write_means(tmp_path / "mean", tables, [NAME])
+    write_means(tmp_path / "mean", tables, [NAME], CHARTS)
     assert read == []
     assert [path.stat() for path in (tmp_path / "mean").iterdir()] == [before]
 
@@ -84,22 +85,22 @@ def test_means_by_another_rule_for_intervals_are_made_again(
 ) -> None:
     """A store keeps the means that an earlier version made, with the intervals of that version."""
     monkeypatch.setattr(module, "STATED", "no interval is ever cut")
-    write_means(tmp_path / "mean", tables, [NAME])
+    write_means(tmp_path / "mean", tables, [NAME], CHARTS)
     (before,) = (tmp_path / "mean").iterdir()
     monkeypatch.undo()
-    write_means(tmp_path / "mean", tables, [NAME])
+    write_means(tmp_path / "mean", tables, [NAME], CHARTS)
     (after,) = (tmp_path / "mean").iterdir()
     assert after.name != before.name
 
 
 def test_a_reader_that_watches_sees_the_new_means_in_place_of_the_old(tmp_path: Path, tables: list[Path]) -> None:
-    write_means(tmp_path / "mean", tables, [NAME])
+    write_means(tmp_path / "mean", tables, [NAME], CHARTS)
     watcher = EventAccumulator(str(tmp_path / "mean"), size_guidance={"tensors": 0}).Reload()
     for again in (1, 2, 3):
         table(tables[1], [0.3 * again, 0.6 * again, 0.3])
         later = tables[1].stat().st_mtime_ns + again * 10**9
         os.utime(tables[1], ns=(later, later))
-        write_means(tmp_path / "mean", tables, [NAME])
+        write_means(tmp_path / "mean", tables, [NAME], CHARTS)
         points = [float(tensor_util.make_ndarray(point.tensor_proto)) for point in watcher.Reload().Tensors(NAME)]
         assert points == pytest.approx([0.1 + 0.1 * again, 0.2 + 0.2 * again, 0.5])
     # What nobody can be reading any more is gone.
@@ -107,8 +108,8 @@ def test_a_reader_that_watches_sees_the_new_means_in_place_of_the_old(tmp_path: 
 
 
 def test_other_metrics_are_other_means(tmp_path: Path, tables: list[Path]) -> None:
-    write_means(tmp_path / "mean", tables, [NAME])
-    write_means(tmp_path / "mean", tables, ["unasked"])
+    write_means(tmp_path / "mean", tables, [NAME], CHARTS)
+    write_means(tmp_path / "mean", tables, ["unasked"], {})
     assert [value for _, value in curve(tmp_path / "mean", "unasked")] == [1.0, 1.0]
     with pytest.raises(KeyError):
         curve(tmp_path / "mean", NAME)
@@ -116,15 +117,37 @@ def test_other_metrics_are_other_means(tmp_path: Path, tables: list[Path]) -> No
 
 @pytest.mark.parametrize("damage", ["empty", "missing", "torn"])
 def test_where_there_is_no_mean_there_is_no_curve(tmp_path: Path, tables: list[Path], damage: str) -> None:
-    write_means(tmp_path / "mean", tables, [NAME])
+    write_means(tmp_path / "mean", tables, [NAME], CHARTS)
     for path in tables:
         path.unlink()
     if damage == "empty":
         table(tables[0], [])
     if damage == "torn":
         tables[0].write_bytes(b"PAR1")
-    write_means(tmp_path / "mean", tables, [NAME])
+    write_means(tmp_path / "mean", tables, [NAME], CHARTS)
     assert list((tmp_path / "mean").iterdir()) == []
+
+
+@pytest.mark.parametrize("prefixes", [[], [EVERY], [MARGIN, EVERY]])
+def test_intervals_are_curves_where_they_are_drawn(tmp_path: Path, tables: list[Path], prefixes: list[str]) -> None:
+    write_means(tmp_path / "mean", tables, [NAME], {NAME: prefixes})
+    tags = EventAccumulator(str(tmp_path / "mean")).Reload().Tags()["tensors"]
+    assert sorted(tags) == sorted([NAME, SEEDS, *(tag for prefix in prefixes for tag in margin_tags(NAME, prefix))])
+    # Where they are drawn elsewhere, they are made again.
+    write_means(tmp_path / "mean", tables, [NAME], CHARTS)
+    assert set(margin_tags(NAME)) < set(EventAccumulator(str(tmp_path / "mean")).Reload().Tags()["tensors"])
+
+
+def test_charts_of_every_configuration_are_closed_at_first() -> None:
+    (value,) = layout_summary([NAME, "train/loss"], every=True).value
+    layout = layout_pb2.Layout.FromString(tensor_util.make_ndarray(value.tensor).item())
+    shown = [(each.title, each.closed, each.chart[0].margin.series[0].lower) for each in layout.category]
+    assert shown == [
+        ("linear probe", False, f"with interval/{NAME}/lower"),
+        ("loss", False, "with interval/train/loss/lower"),
+        ("linear probe, every configuration", True, f"with interval, every configuration/{NAME}/lower"),
+        ("loss, every configuration", True, "with interval, every configuration/train/loss/lower"),
+    ]
 
 
 def test_charts_are_grouped_by_what_they_measure() -> None:

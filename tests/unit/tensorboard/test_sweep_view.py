@@ -4,6 +4,8 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,19 @@ from tensorboard.util import tensor_util
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS
 from rt_scale.tensorboard import sweep_view as module
-from rt_scale.tensorboard.means import SEEDS
+from rt_scale.tensorboard.means import EVERY, MARGIN, SEEDS
 from rt_scale.tensorboard.sweep_view import (
+    COLOURS,
     EXPERIMENT,
     MEANS,
+    MOST_LINES,
     MOST_LISTED,
     SWEEP,
     BoardRun,
     _images,
     build_means_board,
     build_runs_board,
+    first_lines,
 )
 from rt_scale.tensorboard.writer import END, START, BoardWriter, renew_events
 from tests.unit.tensorboard.boards import curve, plugin_data
@@ -61,12 +66,12 @@ def test_a_view_declares_what_the_sweep_varies(tmp_path: Path, every_run: bool) 
     board, runs = tmp_path / "board", sweep(tmp_path)
     names, groups = ["alpha=0.5", "alpha=1"], ["alpha=0.5", "alpha=1"]
     metrics = ["probe/student/linear", "a", "b", "c", "d"]
-    build_means_board(board, runs, metrics, {})
+    build_means_board(board, runs, metrics, metrics, {})
     columns = ["student linear", "a", "b", "c", SEEDS, "d"]
     if every_run:
         board, means = tmp_path / "single", board
         names, groups = [run.label for run in runs], [run.group for run in runs]
-        build_runs_board(board, means, runs, metrics)
+        build_runs_board(board, means, runs, metrics, metrics)
         columns.remove(SEEDS)
         assert os.listdir(board / names[0]) == [START]
     assert sorted(os.listdir(board)) == sorted([*names, SWEEP, *([MEANS] if every_run else [])])
@@ -86,9 +91,9 @@ def test_a_view_of_runs_follows_them(tmp_path: Path) -> None:
     board, means, runs = tmp_path / "sweeps" / "demo" / "board-runs", tmp_path / "means", sweep(tmp_path)
 
     def build() -> None:
-        build_means_board(means, runs, ["loss"], {})
+        build_means_board(means, runs, ["loss"], [], {})
         (means / SWEEP / "events.out.tfevents.2-figures").touch()
-        build_runs_board(board, means, runs, ["loss"])
+        build_runs_board(board, means, runs, ["loss"], [])
 
     writer = BoardWriter(runs[1].folder)
     writer.scalars(1, {"loss": 1.0})
@@ -121,8 +126,8 @@ def test_views_drop_what_left_the_sweep(tmp_path: Path) -> None:
     writer = BoardWriter(runs[2].folder)
     writer.close()
     for members, metrics in ((runs, ["loss"]), (runs[:2], ["loss", "kl"])):
-        build_means_board(board, members, metrics, {})
-        build_runs_board(single, board, members, metrics)
+        build_means_board(board, members, metrics, metrics, {})
+        build_runs_board(single, board, members, metrics, metrics)
     assert sorted(os.listdir(board)) == sorted([SWEEP, runs[0].group])
     assert sorted(os.listdir(single)) == sorted([SWEEP, MEANS, runs[0].label, runs[1].label])
     assert os.listdir(single / MEANS) == [runs[0].group]
@@ -145,7 +150,7 @@ def test_views_drop_what_left_the_sweep(tmp_path: Path) -> None:
 def test_axes_are_declared_with_their_domains(tmp_path: Path, values: list[Any], kind: int, domain: Any) -> None:
     """Few numbers are chosen one by one, of many a range."""
     runs = [BoardRun(f"x={value}", f"x={value}", tmp_path / "run", {"x": value}) for value in values]
-    build_means_board(tmp_path / "board", runs, [], {})
+    build_means_board(tmp_path / "board", runs, [], [], {})
     (info,) = plugin_data(tmp_path / "board" / SWEEP / EXPERIMENT)[metadata.EXPERIMENT_TAG].hparam_infos
     assert info.type == kind
     interval = (info.domain_interval.min_value, info.domain_interval.max_value)
@@ -156,21 +161,60 @@ def test_a_configuration_has_the_means_of_its_seeds(tmp_path: Path) -> None:
     board, runs = tmp_path / "board", sweep(tmp_path)
     for run, value in zip(runs, (0.25, 0.75, 2.0), strict=True):
         measured(run, value)
-    build_means_board(board, runs, ["loss"], {})
+    build_means_board(board, runs, ["loss"], [], {})
     assert [curve(board / name, "loss") for name in ("alpha=0.5", "alpha=1")] == [[(3, 0.5)], [(3, 2.0)]]
     assert [curve(board / name, SEEDS) for name in ("alpha=0.5", "alpha=1")] == [[(3, 2.0)], [(3, 1.0)]]
     before = snapshot(board)
-    build_means_board(board, runs, ["loss"], {})
+    build_means_board(board, runs, ["loss"], [], {})
     assert snapshot(board) == before
-    build_means_board(board, runs[1:2], ["loss"], {})
+    build_means_board(board, runs[1:2], ["loss"], [], {})
     assert curve(board / "alpha=0.5", "loss") == [(3, 0.75)]
+
+
+def grid(**axes: list[Any]) -> list[BoardRun]:
+    """Two seeds of each point; the last axis varies first."""
+    rows = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    names = [",".join(f"{key}={value}" for key, value in row.items()) for row in rows]
+    return [BoardRun(f"{name},{seed}", name, Path("run"), row) for name, row in zip(names, rows, strict=True)
+            for seed in (0, 1)]  # fmt: skip
+
+
+def test_the_lines_shown_first_are_few_along_one_axis_and_of_distinct_colours() -> None:
+    assert first_lines(grid(x=list(range(MOST_LINES)))) == [f"x={x}" for x in range(MOST_LINES)]
+    assert first_lines(grid(x=[1, 2, 3], y=[4, 5, 6])) == ["x=1,y=4", "x=1,y=5", "x=1,y=6"]
+    assert first_lines(grid(x=[1, 2, 3], y=[4, 5])) == ["x=1,y=4", "x=2,y=4", "x=3,y=4"]
+    for count in (6, 7, 8, 14, 15, 17, 100):
+        places = [int(name.removeprefix("x=")) for name in first_lines(grid(x=list(range(count))))]
+        assert len({place % COLOURS for place in places}) == MOST_LINES
+        assert places == sorted(places)
+        assert places[0] == 0
+        assert places[-1] >= count - 2  # the end, unless it has the colour of the beginning
+    # Every seventh configuration: all have one colour.
+    assert first_lines(grid(x=list(range(8)), y=list("abcdefg"))) == [f"x={x},y=a" for x in (0, 1, 3, 5, 7)]
+
+
+def test_charts_of_many_configurations_are_of_few_and_of_all(tmp_path: Path) -> None:
+    runs = grid(x=list(range(MOST_LINES + 1)))
+    runs = [replace(run, folder=tmp_path / "runs" / run.label) for run in runs]
+    for run in runs:
+        measured(run, 0.5)
+    few = first_lines(runs)
+    for members, every in ((runs, True), (runs[: 2 * MOST_LINES], False)):
+        build_means_board(tmp_path / "board", members, ["loss", "other"], ["loss"], {})
+        build_runs_board(tmp_path / "single", tmp_path / "board", members, ["loss"], ["loss"])
+        for folder, run in product(("board", f"single/{MEANS}"), members):
+            tags = EventAccumulator(str(tmp_path / folder / run.group)).Reload().Tags()["tensors"]
+            shown = {tag.partition("/")[0] for tag in tags if tag.endswith("/loss/mean")}
+            expected = {MARGIN} if not every else {MARGIN, EVERY} if run.group in few else {EVERY}
+            assert shown == expected
+            assert not [tag for tag in tags if tag.endswith("/other/mean")]
 
 
 def test_labels_must_differ(tmp_path: Path) -> None:
     run, other = (BoardRun(name, name, tmp_path / "run", {}) for name in ("a/b", "a_b"))
     builds: list[Callable[[list[BoardRun]], None]] = [
-        lambda runs: build_means_board(tmp_path / "board", runs, [], {}),
-        lambda runs: build_runs_board(tmp_path / "single", tmp_path / "board", runs, []),
+        lambda runs: build_means_board(tmp_path / "board", runs, [], [], {}),
+        lambda runs: build_runs_board(tmp_path / "single", tmp_path / "board", runs, [], []),
     ]
     for build in builds:
         with pytest.raises(ValueError, match=r"labels must differ: \['a_b'\]"):
@@ -188,12 +232,12 @@ def test_a_run_that_went_on_is_shown_once(tmp_path: Path) -> None:
         first.scalars(1, {"loss": 1.0})
     first.path.rename(first.path.with_name("events.out.tfevents.2-scalars"))
     (runs[0].folder / "events.out.tfevents.3-end").write_bytes(b"")
-    build_means_board(means, runs, ["loss"], {})
-    build_runs_board(board, means, runs, ["loss"])
+    build_means_board(means, runs, ["loss"], [], {})
+    build_runs_board(board, means, runs, ["loss"], [])
     assert curve(board / runs[0].label, "loss") == [(1, 1.0)]
     with closing(BoardWriter(runs[0].folder)) as second:
         second.scalars(1, {"loss": 2.0})
-    build_runs_board(board, means, runs, ["loss"])
+    build_runs_board(board, means, runs, ["loss"], [])
     names = [START, "events.out.tfevents.2-scalars", second.path.name]
     assert sorted(os.listdir(board / runs[0].label)) == names
     assert curve(board / runs[0].label, "loss") == [(1, 2.0)]
