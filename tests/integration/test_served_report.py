@@ -74,7 +74,7 @@ def test_the_page_follows_a_run_and_a_reader_keeps_their_place(
     (row,) = browser.texts("#running-now tbody tr")
     assert points[2].label in row
     assert "cpu on " in row
-    browser.until(lambda: re.search(r"[1-9]\d* of 12 about \d+s", browser.texts("#running-now tbody tr")[0]), "epochs")
+    browser.until(lambda: re.search(r"[1-9]\d* of 12 about (\d+m )?\d+s", browser.texts("#running-now tbody tr")[0]), "epochs")
     for look, width in (("light", 1400), ("dark", 400)):
         see(browser, look, width)
         browser.picture(f"served-{look}-{width}")
