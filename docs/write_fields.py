@@ -32,6 +32,7 @@ UNITS = {
     "augment.blur.others augment.blur.local",
     "share of the area": "augment.global_scale augment.local_scale",
     "width / height": "augment.ratio",
+    "teachers": "teacher.count",
     "views": "augment.global_views augment.local_views",
     "share of the range": "augment.solarize_threshold augment.jitter.brightness augment.jitter.contrast "
     "augment.jitter.saturation",
@@ -51,10 +52,10 @@ UNITS = {
     "processes": "launch.workers",
     "tries": "launch.retries",
     "seeds": "seeds",
-    "-": "encoder.width teacher.momentum teacher.temperature teacher.center student.alpha student.epsilon "
-    "student.temperature student.center train.optimizer.lr train.optimizer.weight_decay train.optimizer.momentum "
-    "train.optimizer.clip probe.lr probe.l2 seeds.teacher seeds.student seeds.data seeds.order seeds.probe "
-    "landscape.share explore.stop.asha.reduction explore.search.optuna.seed",
+    "-": "encoder.width teacher.width teacher.momentum teacher.temperature teacher.center student.alpha "
+    "student.epsilon student.temperature student.center train.optimizer.lr train.optimizer.weight_decay "
+    "train.optimizer.momentum train.optimizer.clip probe.lr probe.l2 seeds.teacher seeds.student "
+    "seeds.data seeds.order seeds.probe landscape.share explore.stop.asha.reduction explore.search.optuna.seed",
 }
 """Unit -> the fields of numbers that have it; '-': a pure number, such as a ratio or a seed."""
 RANGES = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,8 +41,8 @@ from rt_scale.cli.options import (
     warn,
     writable,
 )
-from rt_scale.spec.errors import counted
-from rt_scale.system.console import say
+from rt_scale.spec.errors import InputError, counted
+from rt_scale.system.console import say, visible
 
 if TYPE_CHECKING:
     from rt_scale.report.page import Report
@@ -52,7 +53,11 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog=examples("rt-scale report sweeps/demo.yaml --open", "rt-scale report sweeps/demo.yaml --best --out figures")
+    epilog=examples(
+        "rt-scale report sweeps/demo.yaml --open",
+        "rt-scale report sweeps/demo.yaml --best --out figures",
+        "rt-scale report sweeps/demo.yaml --serve --open",
+    )
 )
 def report(
     files: Annotated[
@@ -73,16 +78,27 @@ def report(
         typer.Option(parser=read_path, help="Also write the report, without run directories, to this folder."),
     ] = None,
     price: PriceOption = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the page, which shows what is running and follows it, until Ctrl-C.")
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of --serve (6007); 0 takes a free one.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address of --serve to listen on (localhost).")] = None,
     open_it: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tables, figures, verdicts and the bill of sweeps' finished runs, beside the paper's if they repeat it."""
     from rt_scale.report.summary import write_summary
 
+    _refuse_with_serve(serve, {"--port": port, "--host": host}, {"--json": as_json, "--summary": summary})
     place, sweeps = open_runs(files, assigned(overrides, imports), store)
     place.refresh()
     place = writable(place, [sweep.folder.report for sweep in sweeps], out)
     sweeps = [replace(sweep, store=place) for sweep in sweeps]
+    if serve:
+        _serve(sweeps, partial(_written, sweeps, best, find_data_dir(data_dir), rates_in(price)), host, port, open_it)
+        return
     written = print_reports(sweeps, best, as_json, find_data_dir(data_dir), rates_in(price))
     if summary is not None:
         given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
@@ -94,6 +110,33 @@ def report(
         show_ways(written, given_words(files, overrides, imports, store, data_dir))
     if open_it:
         open_pages(written)
+
+
+def _refuse_with_serve(serve: bool, only: Mapping[str, object], never: Mapping[str, object]) -> None:
+    """InputError for options that need ``--serve``, or go without it."""
+    found = [name for name, given in (never if serve else only).items() if given is not None and given is not False]
+    if found and serve:
+        raise InputError(f"--serve shows a page until Ctrl-C, without {' and '.join(found)}: leave out one of them.")
+    if found:
+        raise InputError(f"Without --serve nothing listens: add it, or leave out {' and '.join(found)}.")
+
+
+def _serve(
+    sweeps: Sequence[SweepRuns], make: Callable[..., Report], host: str | None, port: int | None, open_it: bool
+) -> None:
+    from rt_scale.report.serving.server import PORT, serve_report
+
+    if len(reports := _by_experiment(sweeps)) > 1:
+        names = "; ".join(", ".join(sweep.name for sweep in members) for members in reports)
+        raise InputError(f"--serve shows one report, and these are {len(reports)}: {names}. Serve them one by one.")
+    serve_report(
+        sweeps,
+        partial(make, empty=True),
+        host=host or "localhost",
+        port=PORT if port is None else port,
+        say=lambda line: print(visible(line), flush=True),
+        show=open_in_browser if open_it else None,
+    )
 
 
 def rates_in(price: Path | None) -> list[NodeRate]:
@@ -112,11 +155,8 @@ def print_reports(
     """
     from rt_scale.report.report import bill_json
 
-    together: dict[str, list[SweepRuns]] = {}
-    for number, sweep in enumerate(sweeps):
-        together.setdefault(sweep.spec.experiment or f"#{number}", []).append(sweep)
     reports = []
-    for members in together.values():
+    for members in _by_experiment(sweeps):
         report = _written(members, best, data_dir, rates)
         if as_json:
             show_json({"tables": report.to_json(), **bill_json(report)})
@@ -126,12 +166,22 @@ def print_reports(
     return reports
 
 
-def _written(sweeps: Sequence[SweepRuns], best: bool, data_dir: Path, rates: Sequence[NodeRate] = ()) -> Report:
-    """The report of sweeps, written, also to an object store."""
+def _by_experiment(sweeps: Sequence[SweepRuns]) -> list[list[SweepRuns]]:
+    """The sweeps of each report."""
+    together: dict[str, list[SweepRuns]] = {}
+    for number, sweep in enumerate(sweeps):
+        together.setdefault(sweep.spec.experiment or f"#{number}", []).append(sweep)
+    return list(together.values())
+
+
+def _written(
+    sweeps: Sequence[SweepRuns], best: bool, data_dir: Path, rates: Sequence[NodeRate] = (), *, empty: bool = False
+) -> Report:
+    """The report of sweeps, written, also to an object store; ``empty``: even if no run is finished."""
     from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.report import make_report
 
-    report = make_report(sweeps, "best" if best else "last", DataHere(data_dir), rates)
+    report = make_report(sweeps, "best" if best else "last", DataHere(data_dir), rates, empty=empty)
     folder = sweeps[0].folder
     send(folder, folder.report)
     warn(report.other_data)

@@ -44,7 +44,8 @@ def cache_bytes(spec: TrainingSpec, data: Prepared | NoiseSet) -> int:
         return 0
     from rt_scale.training.precision import parameter_dtype
 
-    return training_samples(spec, data) * spec.projector.bottleneck * parameter_dtype(spec.precision).itemsize
+    features = training_samples(spec, data) * spec.projector.bottleneck * (spec.teacher.count or 1)
+    return features * parameter_dtype(spec.precision).itemsize
 
 
 def fits(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:
@@ -55,7 +56,8 @@ def fits(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:
         _fits_plugins(spec, info.channels, size, _view_sides(spec).values())
     if encoder.plugin is None:
         fits = parse_encoder(encoder.name).check_image
-        fits(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
+        for width in {encoder.width, spec.encoder_of("teacher").width}:
+            fits(channels=info.channels, size=size, norm=encoder.norm, width=width)
         _fits_views(spec, info.channels, size)
     samples = training_samples(spec, data)
     _fits_batch_norms(spec, samples, size)

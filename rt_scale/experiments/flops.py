@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ OPTIMIZER_PASSES, OPTIMIZER_CALLS = 8, 2
 """Reads and writes of every parameter, and calls per parameter tensor, in a fused step (assumed)."""
 OBJECTIVE_PASSES = 12
 """Reads and writes of every logit for softmaxes, their logarithms, sums and gradients (assumed)."""
+MEAN_PASSES = 6
+"""Reads and writes of every logit for the mean with one more teacher (assumed)."""
 AUGMENT_PASSES = 60
 """Reads and writes of every value of an augmented view (assumed)."""
 PROBE_CALLS = 25
@@ -142,9 +144,9 @@ def run_length(spec: TrainingSpec, images: int) -> Length:
     return Length(end - first, epoch, 2 + within if end > first else 1, first)  # at the start, within, at the end
 
 
-def meta_network(spec: TrainingSpec, info: DataInfo) -> Network:
+def meta_network(spec: TrainingSpec, info: DataInfo, role: str = "student") -> Network:
     """The network of ``spec`` for images of ``info``, on the meta device, in evaluation mode."""
-    network = empty_network(spec, info.channels, spec.data.size or info.size)
+    network = empty_network(spec, info.channels, spec.data.size or info.size, role)
     return network.to(parameter_dtype(spec.precision)).eval()
 
 
@@ -187,7 +189,8 @@ class _Counter:
     def __init__(self, spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> None:
         self.spec, self.info, self.also = spec, info, also
         self.network = meta_network(spec, info)
-        self.calls = _calls(self.network)
+        self.teacher = self.network if spec.teacher.width is None else meta_network(spec, info, "teacher")
+        self.teachers = spec.teacher.count or 1
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
         self.cached = constant_targets(spec)
@@ -196,30 +199,29 @@ class _Counter:
         self.probed = own + others  # training and test images, their side in pixels, classes
 
     def run(self) -> RunWork:
-        embed, fit, fit_pixels = Work(), Work(), Work()
         roles = self.spec.probe.roles
-        for train, test, size, classes in self.probed if roles else ():
-            embed += self._embedding(size) * ((train + test) / self.batch)
-            fit += probe_work(self.spec.probe, train, test, self.network.encoder.embed_dim, classes)
-            fit_pixels += probe_work(self.spec.probe, train, test, self.info.channels * size**2, classes)
-        teacher, moves = "teacher" in roles, self.spec.teacher.moves  # else it is probed once
-        start = embed if teacher and not moves else Work()
-        once = (fit_pixels if "input" in roles else Work()) + (fit if teacher and not moves else Work())
-        each = 2 if teacher and moves else 1
-        evaluation = embed * each
+        embed, fit = self._probing(self.network) if roles else (Work(), Work())
+        embed_teacher, fit_teacher = self._probing(self.teacher) if "teacher" in roles else (Work(), Work())
+        moves = self.spec.teacher.moves  # else it is probed once
+        start, once = (Work(), Work()) if moves else (embed_teacher, fit_teacher)
+        evaluation, alone = (embed + embed_teacher, fit + fit_teacher) if moves else (embed, fit)
+        if "input" in roles:
+            for train, test, size, classes in self.probed:
+                once += probe_work(self.spec.probe, train, test, self.info.channels * size**2, classes)
         if self.cached:
             images = self._images(self.size)
-            start += self._passes(lambda: self.network.features(images)) * (self.samples / self.batch)
-        if self.spec.learns_labels:
-            tested = self._classifying() if roles else self._classifying() + self._embedding(self.size)
+            features = self._passes(self.teacher, self.teacher.features, images)
+            start += features * (self.teachers * self.samples / self.batch)
+        if self.spec.classifies and self.spec.probe.own:
+            tested = self._classifying() if roles else self._classifying() + self._embedding(self.network, self.size)
             evaluation += tested * (self.info.test / self.batch)
         if (curvature := self.spec.probe.curvature) is not None:  # a product is a step, and a backward pass of it
             evaluation += self._student() * (3 * curvature.products * curvature.images / self.batch)
-        alone = fit * each
         if self.spec.probe.layers is not None:  # the first worker measures them
-            layers, compared = self._layers(self.spec.probe.layers.images), self.spec.probe.baselines
-            once += layers if compared and not moves else Work()
-            alone += layers * (2 if compared and moves else 1)
+            images_of_layers, compared = self.spec.probe.layers.images, self.spec.probe.baselines
+            alone += self._layers(self.network, images_of_layers)
+            of_teacher = self._layers(self.teacher, images_of_layers) if compared else Work()
+            once, alone = (once, alone + of_teacher) if moves else (once + of_teacher, alone)
         # The last batch of an epoch may be smaller.
         step = self._step() * (self.samples / self.batch / run_length(self.spec, self.info.train).epoch)
         return RunWork(Phase(start, once), Phase(step), Phase(evaluation, alone))
@@ -228,9 +230,18 @@ class _Counter:
         dtype = parameter_dtype(self.spec.precision)
         return torch.empty(self.batch, self.info.channels, size, size, device="meta", dtype=dtype)
 
-    def _passes(self, function: Callable[[], object], backward: bool = False) -> Work:
-        with torch.set_grad_enabled(backward):
-            return Work(network=flops(function), calls=self.calls * (3 if backward else 1))
+    def _probing(self, network: Network) -> tuple[Work, Work]:
+        """Embedding the images of every probed set, and fitting classifiers on the embeddings."""
+        embed, fit = Work(), Work()
+        for train, test, size, classes in self.probed:
+            embed += self._embedding(network, size) * ((train + test) / self.batch)
+            fit += probe_work(self.spec.probe, train, test, network.encoder.embed_dim, classes)
+        return embed, fit
+
+    def _passes(self, network: Network, function: Callable[[Any], Tensor], inputs: object) -> Work:
+        """``function`` of a part of ``network``, without a backward pass."""
+        with torch.no_grad():
+            return Work(network=flops(lambda: function(inputs)), calls=_calls(network))
 
     def _step(self) -> Work:
         views, seen = self._views()
@@ -242,12 +253,14 @@ class _Counter:
         )
         logits = len(views) * self.batch * self.spec.projector.out_dim
         made = sum(view.numel() for view in views) * (1 if self.spec.augment.kind == "none" else AUGMENT_PASSES)
-        return student + update + self._teacher(seen) + Work(traffic=4 * (OBJECTIVE_PASSES * logits + made))
+        passes = OBJECTIVE_PASSES + MEAN_PASSES * (self.teachers - 1)
+        return student + update + self._teacher(seen) * self.teachers + Work(traffic=4 * (passes * logits + made))
 
     def _student(self, views: Sequence[Tensor] = ()) -> Work:
         """Forward and backward pass of a batch's views, or of its images."""
         views = views or [self._images(self.size)]
-        return self._passes(lambda: torch.autograd.backward(self.network.of_views(views).sum()), backward=True)
+        counted = flops(lambda: torch.autograd.backward(self.network.of_views(views).sum()))
+        return Work(network=counted, calls=3 * _calls(self.network))
 
     def _views(self) -> tuple[list[Tensor], list[Tensor]]:
         """The student's views, and the teacher's among them."""
@@ -261,29 +274,28 @@ class _Counter:
         if self.spec.learns_labels:
             return Work()
         if not self.cached:
-            return self._passes(lambda: self.network.of_views(views))
-        projector, dtype = self.network.projector, parameter_dtype(self.spec.precision)
+            return self._passes(self.teacher, self.teacher.of_views, views)
+        projector, dtype = self.teacher.projector, parameter_dtype(self.spec.precision)
         features = torch.empty(self.batch, projector.feature_width, device="meta", dtype=dtype)
         with torch.no_grad():
             directions = projector.directions()
             return Work(network=flops(lambda: projector.logits(features, directions)), calls=1)
 
-    def _embedding(self, size: int) -> Work:
+    def _embedding(self, network: Network, size: int) -> Work:
         """The encoder on a batch of images of ``size`` x ``size`` pixels."""
-        images = self._images(size)
-        return self._passes(lambda: self.network.encoder(images))
+        return self._passes(network, network.encoder, self._images(size))
 
-    def _layers(self, images: int) -> Work:
+    def _layers(self, network: Network, images: int) -> Work:
         """The statistics of every layer of one network."""
-        widths = [output.shape[1] for output in layer_outputs(self.network.encoder, self._images(self.size))]
+        widths = [output.shape[1] for output in layer_outputs(network.encoder, self._images(self.size))]
         products = sum(2.0 * images * width * min(images, width) for width in widths)
-        return self._embedding(self.size) * (images / self.batch) + Work(product=products)
+        return self._embedding(network, self.size) * (images / self.batch) + Work(product=products)
 
     def _classifying(self) -> Work:
         """The projector on a batch of embeddings."""
         dtype = parameter_dtype(self.spec.precision)
         embeddings = torch.empty(self.batch, self.network.encoder.embed_dim, device="meta", dtype=dtype)
-        return self._passes(lambda: self.network.projector(embeddings))
+        return self._passes(self.network, self.network.projector, embeddings)
 
 
 def probe_work(probe: ProbeSpec, train: int, test: int, width: int, classes: int) -> Work:

@@ -89,7 +89,7 @@ def load_network(run_dir: RunDir, role: Role, data_dir: Path, step: int | None =
     _, weights = load_weights(run_dir, role, step)
     spec, images = stored_spec(run_dir), images_of(run_dir, data_dir)
     size = spec.data.size or images.size
-    network = build_network(spec, images.channels, size, torch.Generator()).to(parameter_dtype(spec.precision))
+    network = build_network(spec, images.channels, size, torch.Generator(), role).to(parameter_dtype(spec.precision))
     network.load_state_dict(weights)
     return network.eval()
 

@@ -78,17 +78,19 @@ class Pair(NamedTuple):
     student: Network
 
 
-def empty_network(spec: TrainingSpec, channels: int, size: int) -> Network:
+def empty_network(spec: TrainingSpec, channels: int, size: int, role: str = "student") -> Network:
     """A network of ``spec``'s architecture on the meta device; arguments as of ``build_network``."""
     with torch.device("meta"):
         if spec.encoder.plugin is None:
-            encoder = build_encoder(spec.encoder, channels=channels, size=size)
+            encoder = build_encoder(spec.encoder_of(role), channels=channels, size=size)
         else:
             encoder = build_own(spec.encoder, channels=channels, size=size, seed=0).to("meta")
         return Network(encoder, Projector(encoder.embed_dim, spec.projector))
 
 
-def build_network(spec: TrainingSpec, channels: int, size: int, generator: torch.Generator) -> Network:
+def build_network(
+    spec: TrainingSpec, channels: int, size: int, generator: torch.Generator, role: str = "student"
+) -> Network:
     """A network of ``spec``'s architecture, in float32 on the CPU, drawn from ``generator`` only.
 
     Args:
@@ -97,9 +99,10 @@ def build_network(spec: TrainingSpec, channels: int, size: int, generator: torch
         size: side of the images in pixels, after resizing.
         generator: on the CPU, so that runs on every device start from the same numbers. A plugin's constructor draws
             its own weights, from a seed that is drawn here.
+        role: whose, as of ``TrainingSpec.encoder_of``.
     """
     if spec.encoder.plugin is None:
-        network = empty_network(spec, channels, size).float().to_empty(device="cpu")
+        network = empty_network(spec, channels, size, role).float().to_empty(device="cpu")
         initialise(network.encoder, generator, linear=_OF_ENCODERS[spec.encoder.init])
     else:
         seed = int(torch.randint(2**63 - 1, (), generator=generator))
@@ -127,7 +130,7 @@ def build_pair(spec: TrainingSpec, channels: int, size: int, weights: Mapping[st
     dtypes = {value.dtype for taken in weights.values() for value in taken.values()}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     teacher, fresh = (
-        build_network(spec, channels, size, torch.Generator("cpu").manual_seed(stream(role, seed))).to(dtype)
+        build_network(spec, channels, size, torch.Generator("cpu").manual_seed(stream(role, seed)), role).to(dtype)
         for role, seed in (("teacher", spec.seeds.teacher), ("student", spec.seeds.student))
     )
     if "teacher" in weights:
@@ -137,11 +140,23 @@ def build_pair(spec: TrainingSpec, channels: int, size: int, weights: Mapping[st
         fresh.encoder.embed_patch.load_state_dict(teacher.get_submodule("encoder.embed_patch").state_dict())
     if "student" in weights:
         student = _take_over(fresh, weights["student"])
+    elif spec.teacher.width is not None:
+        student = fresh
     elif start.epsilon is None:
         student = local_initialisation(teacher, fresh, start.alpha)
     else:
         student = neighbourhood_initialisation(teacher, fresh, start.epsilon)
     return Pair(teacher.requires_grad_(False).eval(), student.train())
+
+
+def build_others(spec: TrainingSpec, channels: int, size: int) -> list[Network]:
+    """The teachers after the first, as that of ``build_pair``: draws of stream ``teacher`` at their number, from 1."""
+    generators = (
+        torch.Generator("cpu").manual_seed(stream("teacher", spec.seeds.teacher, number))
+        for number in range(1, spec.teacher.count or 1)
+    )
+    drawn = (build_network(spec, channels, size, generator, "teacher") for generator in generators)
+    return [network.requires_grad_(False).eval() for network in drawn]
 
 
 def _take_over(network: Network, weights: Weights) -> Network:

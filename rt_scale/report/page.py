@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -31,6 +32,9 @@ from rt_scale.spec.errors import counted
 from rt_scale.store.metrics import LEAST_SEEDS, STATED
 from rt_scale.store.results import RunResult
 from rt_scale.system.tables import FittedTable
+
+if TYPE_CHECKING:
+    from rt_scale.report.serving.running import Live
 
 JUDGED = (
     "Judged on the last epoch, whichever epoch the tables show: the best over epochs, the start included, would be "
@@ -75,6 +79,7 @@ class Report:
         machines: a line for each kind of machine.
         base: the sweep's file, or the spec of the first of single runs.
         files: the figures, then the page and its numbers.
+        live: how the runs stand now, on a page that is served.
     """
 
     title: str
@@ -102,6 +107,7 @@ class Report:
     machines: Sequence[str] = ()
     base: str = ""
     files: Sequence[Path] = ()
+    live: Live | None = None
 
     def link(self, run: str, file: str = "") -> Markup:
         """The relative address of a run's directory, or of a file in it."""
@@ -114,19 +120,21 @@ class Report:
 
     @property
     def scripts(self) -> list[Markup]:
-        """The scripts of the page: of sortable tables, and Plotly if an analysis has an interactive view."""
+        """The scripts of the page: what follows runs, sortable tables, and Plotly if there is an interactive view."""
+        found = [*([_script("live.js")] if self.live else []), _script("sort.js")]
         if not any(analysis.views for analysis in self.analyses):
-            return [_script("sort.js")]
+            return found
         from plotly.offline import get_plotlyjs
 
-        return [_script("sort.js"), Markup(get_plotlyjs()), _script("views.js")]
+        return [*found, Markup(get_plotlyjs()), _script("views.js")]
 
     @property
     def allowed(self) -> Markup:
-        """What a browser lets the page do: show its own styles, pictures and views, and ask for nothing."""
+        """What a browser lets the page do: show its own styles, pictures and views; ask its own server if served."""
         digests = (base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in self.scripts)
         scripts = "".join(f" 'sha256-{each}'" for each in digests)
-        return Markup(f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src{scripts}")
+        asked = "; connect-src 'self'" if self.live else ""
+        return Markup(f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src{scripts}{asked}")
 
     @property
     def headline(self) -> str:
@@ -156,8 +164,9 @@ class Report:
 
     @property
     def unfinished(self) -> list[StatusRow]:
-        """The runs without a result."""
-        return [status for status in self.statuses if status.state != "done"]
+        """The runs without a result; a page that is served has those that are running elsewhere."""
+        shown = ("done", "running") if self.live else ("done",)
+        return [status for status in self.statuses if status.state not in shown]
 
     @property
     def measured(self) -> dict[str, list[ResultRow]]:
@@ -222,6 +231,11 @@ def _script(name: str) -> Markup:
 def to_html(report: Report) -> str:
     """One self-contained HTML page: no requests, figures inside; scripts only for tables and interactive views."""
     return _templates().get_template("report.html").render(report=report)
+
+
+def live_html(report: Report) -> str:
+    """The part of a served page that says how the runs stand."""
+    return _templates().get_template("live.html").render(report=report)
 
 
 def script_json(value: object) -> Markup:

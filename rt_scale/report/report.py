@@ -59,29 +59,27 @@ _PANELS = 12
 """Most panels of a figure."""
 
 
-def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere, rates: Sequence[NodeRate] = ()) -> Report:
+def make_report(
+    sweeps: Sequence[SweepRuns], which: Which, here: DataHere, rates: Sequence[NodeRate] = (), *, empty: bool = False
+) -> Report:
     """Write one report of sweeps that repeat the same experiment, in the folder of the first.
 
-    ``rates``: what nodes cost; none: those that were named when the sweeps were run.
+    ``rates``: what nodes cost; none: those that were named when the sweeps were run. ``empty``: even if no run is
+    finished.
 
     Raises:
         InputError: if sweeps have equal names or different data, or no run is finished.
     """
     refuse_equal_names(sweeps, "reported together")
     first, store = sweeps[0], sweeps[0].store
-    points, unsampled = merged_points([sweep.points for sweep in sweeps]), sum(sweep.to_sample for sweep in sweeps)
+    points, unsampled = report_points(sweeps), sum(sweep.to_sample for sweep in sweeps)
     results = _results(points, store)
     check_same_data({sweep.name: sweep.points for sweep in sweeps}, results)
-    if not results and not any(sweeps[0].store.run(point.spec).artifacts.exists() for point in points):
+    if not (empty or results or any(store.run(point.spec).artifacts.exists() for point in points)):
         raise InputError(
             f"None of the {len(points) + unsampled} runs of {first.words} is finished in '{store.place}'. "
             "Run it with 'rt-scale sweep' or 'rt-scale run', or name the store with --store."
         )
-    if first.spec.experiment is not None:
-        # Also the runs whose students are teachers here, if the sweep does not contain them.
-        trained = [point for point in points if isinstance(point.spec, TrainingSpec)]
-        points = [*points, *with_first_rounds(trained)[len(trained) :]]
-        results = _results(points, store)
     ended = {name: stop for sweep in sweeps for name, stop in sweep.early_stopped.items()}
     report = _report(sweeps, points, results, status_of_sweep(points, store, ended), which)
     bill = bill_of([sweep.folder for sweep in sweeps], rates)
@@ -89,6 +87,15 @@ def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere, rates
     made = time.strftime("%Y-%m-%d, %H:%M UTC", time.gmtime())
     report = replace(report, made=made, machines=machines([report], store), base=_base(first))
     return replace(report, files=_write(report))
+
+
+def report_points(sweeps: Sequence[SweepRuns]) -> list[Point]:
+    """The runs of a report: of sweeps and, of the paper's, those whose students are teachers there."""
+    points = merged_points([sweep.points for sweep in sweeps])
+    if sweeps[0].spec.experiment is None:
+        return points
+    trained = [point for point in points if isinstance(point.spec, TrainingSpec)]
+    return [*points, *with_first_rounds(trained)[len(trained) :]]
 
 
 def _base(sweep: SweepRuns) -> str:

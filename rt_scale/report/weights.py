@@ -43,13 +43,14 @@ def write_weights(
         raise InputError(f"'{folder}' is not empty: name a new folder for the weights.")
     spec, images, record = stored_spec(run_dir), images_of(run_dir, data_dir), run_dir.record()
     size = spec.data.size or images.size
-    built = standalone(spec.encoder, images.channels, size)
+    encoder = spec.encoder_of(role)
+    built = standalone(encoder, images.channels, size)
     if form == "torchvision" and not built.of_torchvision:
-        raise _not_of_torchvision(spec.encoder)
+        raise _not_of_torchvision(encoder)
     step, weights = load_weights(run_dir, role, step)
     own = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
     config = {
-        "run": run_dir.name, "network": role, "step": step, "encoder": spec.encoder.model_dump(mode="json"),
+        "run": run_dir.name, "network": role, "step": step, "encoder": encoder.model_dump(mode="json"),
         "channels": images.channels, "size": size, "mean": images.mean, "std": images.std,
         "dtype": str(parameter_dtype(spec.precision)).removeprefix("torch."),
         "channels_last": record is not None and record.execution.channels_last, "rt_scale": __version__,

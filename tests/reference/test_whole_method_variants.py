@@ -146,6 +146,13 @@ def test_dinos_choices_together(name: str) -> None:
     assert_agreement(spec, naive.Recipe("sgd", lambda t: 0.05, lambda t: 0.0, momentum=0.9), method)
 
 
+@pytest.mark.parametrize("width", [0.5, 2.0])
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_a_teacher_of_another_width(norm: str, width: float) -> None:
+    spec = run_spec(alpha=1.0, norm=norm, projector=TORCH, teacher={"width": width}, train=SGD)
+    assert_agreement(spec, NAIVE_SGD, cached=(True, False))
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 @pytest.mark.parametrize("norm", ["none", "batch"])
 @pytest.mark.parametrize("parts", ["-/lb/-/-/-/-", "-/lb/fn/wn/l/-"])

@@ -11,7 +11,7 @@ const sortable = () => {
   };
   for (const table of document.querySelectorAll('table.sortable')) {
     const body = table.tBodies[0];
-    if (!body || body.rows.length < 2) continue;
+    if (!body || body.rows.length < 2 || table.tHead.querySelector('button')) continue;
     [...table.tHead.rows[0].cells].forEach((title, place) => {
       const button = document.createElement('button');
       button.type = 'button';

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.networks import Taken
@@ -20,6 +20,12 @@ class NetworkOf(Taken):
 
     The run is executed first, once, unless only init or a teacher that never moves is taken.
     """
+
+    @model_validator(mode="after")
+    def _of_the_students_size(self) -> NetworkOf:
+        if self.take == "teacher" and self.run.teacher.width is not None:
+            raise ValueError("a teacher of another width than its student cannot be analysed: take student or init")
+        return self
 
 
 NetworkOf.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})

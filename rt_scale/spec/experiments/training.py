@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import ClassVar, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.encoders import parse_encoder
@@ -77,6 +77,10 @@ class TrainingSpec(RunSpec):
                 "leave it out"
             )
         _pairing(self)
+        if self.teacher.width is not None:
+            _two_widths(self)
+        if self.teacher.count is not None:
+            _several_teachers(self)
         for role in ("teacher", "student"):
             start = getattr(self, role).start_from
             if start is not None:
@@ -88,10 +92,24 @@ class TrainingSpec(RunSpec):
     def _check_kind(self) -> None:
         """Raise ValueError for fields that this kind does not use."""
 
+    def encoder_of(self, role: str) -> EncoderSpec:
+        """The encoder of ``teacher``, or of ``student`` and ``init``, which may be of another width."""
+        width = self.teacher.width if role == "teacher" else None
+        return self.encoder if width is None else _changed(self.encoder, width=width)
+
     @property
     def starts(self) -> tuple[StartFrom, ...]:
         """The ``start_from`` of teacher and student, if set."""
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the student's outputs are classes of its images: it learns labels, or the outputs of a student that
+        learned labels of the same set."""
+        start = self.teacher.start_from
+        if self.learns_labels or start is None or (start.take, start.part) != ("student", "network"):
+            return self.learns_labels
+        return start.run.classifies and start.run.data.name == self.data.name
 
     @property
     def pruned(self) -> Pruned | None:
@@ -151,7 +169,14 @@ class TrainingSpec(RunSpec):
     def logged(self) -> Mapping[str, When]:
         """Its metrics, if its data set has labels."""
         own = self.probe.own and self.data.name != GAUSSIAN
-        return training_metrics(self.probe, own=own, learns_labels=self.learns_labels, depths=self._depths)
+        return training_metrics(
+            self.probe,
+            own=own,
+            learns_labels=self.learns_labels,
+            classifies=own and self.classifies,
+            depths=self._depths,
+            alike=self.teacher.width is None,
+        )
 
     @property
     def _depths(self) -> dict[str, int]:
@@ -189,9 +214,11 @@ class TrainingSpec(RunSpec):
     @property
     def title(self) -> str:
         """Encoder, data set, outputs, epochs, and where in them it ends."""
-        encoder, epochs = self.encoder, self.train.epochs
+        encoder, epochs, wide = self.encoder, self.train.epochs, self.teacher.width
         width = "" if encoder.width == 1 else f" x {encoder.width:g}"
         norm = "" if encoder.norm == "none" else f" {encoder.norm}"
+        norm += "" if wide is None else f", teacher x {wide:g}"
+        norm += "" if self.teacher.count is None else f", {self.teacher.count} teachers"
         samples = "" if self.data.samples is None else f" ({self.data.samples:,})"
         length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
         length += "" if self.train.stop is None else f", to {self.train.stop}"
@@ -264,7 +291,7 @@ def _supervised(spec: SuperviseSpec) -> None:
     of_distillation = {
         "objective": ("name",),
         "student": ("temperature", "center"),
-        "teacher": ("update", "mode", "statistics", "temperature", "center"),
+        "teacher": ("width", "count", "update", "mode", "statistics", "temperature", "center"),
     }
     idle = [
         f"{part}.{name}"
@@ -307,6 +334,48 @@ def _noise(spec: TrainingSpec) -> None:
         )
 
 
+def _two_widths(spec: TrainingSpec) -> None:
+    """Refuse what compares or mixes the weights of student and teacher; equal widths are no difference."""
+    encoder, width = spec.encoder, spec.teacher.width
+    if width == encoder.width:
+        spec.__dict__["teacher"] = _changed(spec.teacher, width=None)
+        return
+    what, start = f"teacher.width is {width:g} and encoder.width {encoder.width:g}", spec.student
+    if encoder.plugin is not None:
+        raise ValueError(f"teacher.width is of rt-scale's encoders: leave it out with '{encoder.name}'")
+    try:
+        spec.encoder_of("teacher")
+    except ValidationError as error:
+        raise ValueError(f"{what}: {error.errors()[0]['ctx']['error']}") from None
+    refusals = {
+        "no start lies between networks of two sizes: set student.alpha to 1, an independent draw": (
+            start.start_from is None and (start.alpha != 1 or start.epsilon is not None)
+        ),
+        "such a teacher cannot follow its student: leave out teacher.update and teacher.statistics": spec.teacher.moves,
+        "probe.statistics compares their weights and embeddings: leave it at false": spec.probe.statistics,
+        "with encoder.init authors both have one patch embedding: leave encoder.init out": encoder.init == "authors",
+    }
+    for reason, applies in refusals.items():
+        if applies:
+            raise ValueError(f"{what}: {reason}")
+
+
+def _several_teachers(spec: TrainingSpec) -> None:
+    """Refuse what needs the logits of one teacher."""
+    refusals = {
+        "objective.name must be cross_entropy or kl, as the mean is of probabilities": (
+            spec.objective.name not in ("cross_entropy", "kl")
+        ),
+        "probe.curvature is of the loss under one teacher: leave it out": spec.probe.curvature is not None,
+        "with encoder.init authors all have one patch embedding: leave encoder.init out": (
+            spec.encoder.init == "authors"
+        ),
+    }
+    for reason, applies in refusals.items():
+        if applies:
+            raise ValueError(f"teacher.count is {spec.teacher.count}: {reason}")
+
+
 def _pairing(spec: TrainingSpec) -> None:
     views, pairing = spec.augment, spec.objective.pairing
     if views.kind != "multicrop":
@@ -325,11 +394,12 @@ def _pairing(spec: TrainingSpec) -> None:
 
 
 def _same_architecture(spec: TrainingSpec, name: str, start: StartFrom) -> None:
-    other = start.run
-    if other.encoder != spec.encoder:
+    other, role = start.run, name.partition(".")[0]
+    taken, own = other.encoder_of(start.take), spec.encoder_of(role)
+    if taken != own:
         raise ValueError(
-            f"{name}.run has the encoder {part_text(other.encoder)}, this run {part_text(spec.encoder)}: weights can "
-            "only be copied between equal encoders"
+            f"{name}.run has the encoder {part_text(taken)}, this run {part_text(own)}: weights can only be copied "
+            "between equal encoders"
         )
     if start.part == "network" and other.projector != spec.projector:
         raise ValueError(

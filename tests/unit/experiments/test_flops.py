@@ -87,6 +87,20 @@ def test_a_step_is_both_passes_and_the_cached_teachers_logits() -> None:
     assert moving.evaluation.shared.network == pytest.approx(2 * counted().evaluation.shared.network)
 
 
+def test_a_teacher_of_another_width_is_counted_as_wide_as_it_is() -> None:
+    narrow, other = {"student": {"alpha": 1.0}}, {"encoder": {"name": "convnet_8_2", "width": 4.0}}
+    plain, wide, both = counted(**narrow), counted(**narrow, teacher={"width": 4.0}), counted(**narrow, **other)
+    assert wide.start.shared.network == pytest.approx(both.start.shared.network)
+    assert wide.evaluation == plain.evaluation != both.evaluation
+    assert wide.step == plain.step  # the features are cached, and as many
+    seen = {"augment": {"kind": "crop_flip", "padding": 1}}
+    images = torch.empty(256, 1, 8, 8, device="meta")
+    teachers = [meta_network(spec(**changes), DIGITS) for changes in ({}, other)]
+    more = forward(lambda: teachers[1](images)) - forward(lambda: teachers[0](images))
+    steps = [counted(**narrow, **seen, teacher=each).step.shared.network for each in ({}, {"width": 4.0})]
+    assert steps[1] - steps[0] == pytest.approx(more * DIGITS.train / 256 / 6)
+
+
 def test_a_supervised_run_has_no_teacher_in_its_steps_but_tests_its_classifier() -> None:
     head = {"hidden": [16], "bottleneck": 8, "out_dim": 10}
     supervised, distilled = counted(kind="supervise", projector=head), counted(projector=head)

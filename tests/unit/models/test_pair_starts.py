@@ -153,3 +153,14 @@ def test_weights_of_another_architecture_are_refused(role: str, fields: dict[str
     weights = draw(7, **fields).state_dict()
     with pytest.raises(ValueError, match=f"another architecture: .*{named}"):
         build_pair(spec(), 1, 8, {role: weights})
+
+
+def test_a_teacher_of_another_width_and_its_student_are_draws_of_their_own() -> None:
+    fields: dict[str, Any] = {"student": {"alpha": 1.0}, "seeds": {"teacher": 3, "student": 4}}
+    pair = build_pair(spec(teacher={"width": 2.0}, **fields), 1, 8)
+    wide = {"encoder": {"name": "convnet_4_2", "norm": "batch", "width": 2.0}}
+    assert same(pair.teacher, draw(stream("teacher", 3), **wide))
+    assert same(pair.student, draw(stream("student", 4)))
+    assert pair.teacher.encoder.embed_dim == 2 * pair.student.encoder.embed_dim
+    taken = draw(9, **wide).state_dict()
+    assert equal(build_pair(spec(teacher={"width": 2.0}, **fields), 1, 8, {"teacher": taken}).teacher, taken)

@@ -1,0 +1,1 @@
+"""A report in the browser that follows its runs."""
