@@ -165,7 +165,7 @@ def count(spec: RunSpec, data: Prepared) -> Counts:
     seen = operations.of(VIEWS, build_views(spec, data.info, True, loader))
     watched = WatchedTargets(operations, targets)
     sharpenings = build_sharpenings(spec, **steps)
-    objective = build_objective(spec, data, None, seen, lambda: watched, sharpenings, device)
+    objective = build_objective(spec, data, None, seen, lambda: [watched], sharpenings, device)
     optimizer = build_optimizer(spec.train.optimizer, student.parameters())
     seams = [
         *((augment, draw, DRAWS) for draw in ("draw_crop_flip", "draw_multicrop", "moved")),

@@ -32,6 +32,7 @@ UNITS = {
     "augment.blur.others augment.blur.local",
     "share of the area": "augment.global_scale augment.local_scale",
     "width / height": "augment.ratio",
+    "teachers": "teacher.count",
     "views": "augment.global_views augment.local_views",
     "share of the range": "augment.solarize_threshold augment.jitter.brightness augment.jitter.contrast "
     "augment.jitter.saturation",

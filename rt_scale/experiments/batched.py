@@ -15,7 +15,7 @@ from rt_scale.experiments.check import constant_targets
 from rt_scale.experiments.objectives import build_objective, build_sharpenings, build_views, clean_inputs
 from rt_scale.experiments.options import Options, find_device, resolve
 from rt_scale.experiments.runner import run
-from rt_scale.models.networks import build_pair, to_device
+from rt_scale.models.networks import Network, build_others, build_pair, to_device
 from rt_scale.spec.batching import batch_problem, same_images
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.experiments.training import TrainingSpec, training
@@ -125,14 +125,19 @@ class Bench:
         """A step of each of ``size`` equal students; a single one is accelerated as in a run alone."""
         spec, info, execution = self.spec, self.data.info, self.execution
         dtype, layout = parameter_dtype(spec.precision), execution.channels_last
-        teacher, student = (
+        images = info.channels, spec.data.size or info.size
+        teacher, student, *others = (
             to_device(network, self.device, dtype, channels_last=layout)
-            for network in build_pair(spec, info.channels, spec.data.size or info.size)
+            for network in (*build_pair(spec, *images), *build_others(spec, *images))
         )
-        targets: Targets = ComputedTargets(teacher, frozen=spec.teacher.update == "none")
-        if constant_targets(spec) and execution.cache_teacher:
-            # A cache of zeros, computed from no image: looking them up takes as long.
-            targets = CachedTargets(teacher, (), self.loader.samples, clean_inputs(spec, info, layout))
+
+        def of_teacher(network: Network) -> Targets:
+            if constant_targets(spec) and execution.cache_teacher:
+                # A cache of zeros, computed from no image: looking them up takes as long.
+                return CachedTargets(network, (), self.loader.samples, clean_inputs(spec, info, layout))
+            return ComputedTargets(network, frozen=spec.teacher.update == "none")
+
+        targets = [of_teacher(each) for each in (teacher, *others)]
         views, epoch = build_views(spec, info, layout, self.loader), self.loader.steps
         made = []
         for _ in range(size):

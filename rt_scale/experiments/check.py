@@ -44,7 +44,8 @@ def cache_bytes(spec: TrainingSpec, data: Prepared | NoiseSet) -> int:
         return 0
     from rt_scale.training.precision import parameter_dtype
 
-    return training_samples(spec, data) * spec.projector.bottleneck * parameter_dtype(spec.precision).itemsize
+    features = training_samples(spec, data) * spec.projector.bottleneck * (spec.teacher.count or 1)
+    return features * parameter_dtype(spec.precision).itemsize
 
 
 def fits(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:

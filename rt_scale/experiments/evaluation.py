@@ -40,7 +40,7 @@ class Evaluation:
 
     Metric names are those of ``spec.metrics``. Statistics are ``features/<role>/<statistic>`` and
     ``layers/<role>/<statistic>_<layer>``, of the main data set's test images, ``distance/<part>/<from>`` and
-    ``angle/<part>/<from>``; a supervised classifier has ``test/loss`` and ``test/accuracy``.
+    ``angle/<part>/<from>``; a student that classifies has ``test/loss`` and ``test/accuracy``.
 
     Args:
         probers: by data set; None is the main one, which has no prober without labels.
@@ -121,12 +121,12 @@ class Evaluation:
 
     def _described(self, role: str) -> bool:
         """Whether the spec asks for more of a network than probes."""
-        return self.spec.probe.statistics or (self.spec.learns_labels and role == "student")
+        return self.spec.probe.statistics or (self.spec.classifies and role == "student")
 
     def _describe(self, role: str, network: Network, test: Features) -> dict[str, float]:
         """The other metrics that the spec asks for, from embeddings of the main set's test images."""
         values: dict[str, float] = {}
-        if self.spec.learns_labels and role == "student":
+        if self.spec.classifies and role == "student":
             values |= test_classifier(network.projector, test, self.spec.precision)
         if self.spec.probe.statistics:
             values |= _grouped("features", role, feature_statistics(test.x, self.check_stop))

@@ -35,6 +35,8 @@ OPTIMIZER_PASSES, OPTIMIZER_CALLS = 8, 2
 """Reads and writes of every parameter, and calls per parameter tensor, in a fused step (assumed)."""
 OBJECTIVE_PASSES = 12
 """Reads and writes of every logit for softmaxes, their logarithms, sums and gradients (assumed)."""
+MEAN_PASSES = 6
+"""Reads and writes of every logit for the mean with one more teacher (assumed)."""
 AUGMENT_PASSES = 60
 """Reads and writes of every value of an augmented view (assumed)."""
 PROBE_CALLS = 25
@@ -188,6 +190,7 @@ class _Counter:
         self.spec, self.info, self.also = spec, info, also
         self.network = meta_network(spec, info)
         self.teacher = self.network if spec.teacher.width is None else meta_network(spec, info, "teacher")
+        self.teachers = spec.teacher.count or 1
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
         self.cached = constant_targets(spec)
@@ -207,8 +210,9 @@ class _Counter:
                 once += probe_work(self.spec.probe, train, test, self.info.channels * size**2, classes)
         if self.cached:
             images = self._images(self.size)
-            start += self._passes(self.teacher, self.teacher.features, images) * (self.samples / self.batch)
-        if self.spec.learns_labels:
+            features = self._passes(self.teacher, self.teacher.features, images)
+            start += features * (self.teachers * self.samples / self.batch)
+        if self.spec.classifies and self.spec.probe.own:
             tested = self._classifying() if roles else self._classifying() + self._embedding(self.network, self.size)
             evaluation += tested * (self.info.test / self.batch)
         if (curvature := self.spec.probe.curvature) is not None:  # a product is a step, and a backward pass of it
@@ -249,7 +253,8 @@ class _Counter:
         )
         logits = len(views) * self.batch * self.spec.projector.out_dim
         made = sum(view.numel() for view in views) * (1 if self.spec.augment.kind == "none" else AUGMENT_PASSES)
-        return student + update + self._teacher(seen) + Work(traffic=4 * (OBJECTIVE_PASSES * logits + made))
+        passes = OBJECTIVE_PASSES + MEAN_PASSES * (self.teachers - 1)
+        return student + update + self._teacher(seen) * self.teachers + Work(traffic=4 * (passes * logits + made))
 
     def _student(self, views: Sequence[Tensor] = ()) -> Work:
         """Forward and backward pass of a batch's views, or of its images."""

@@ -83,7 +83,7 @@ def build_objective(
     data: Prepared | NoiseSet,
     subset: np.ndarray | None,
     views: Views,
-    targets: Callable[[], Targets],
+    targets: Callable[[], Sequence[Targets]],
     sharpenings: dict[str, Sharpening],
     device: torch.device,
 ) -> Distillation | Supervision:
@@ -91,7 +91,7 @@ def build_objective(
 
     Args:
         subset: int64 [n] positions of the training images in ``data``; None: all.
-        targets: called only by objectives that need a teacher.
+        targets: of each teacher; called only by objectives that need one.
         sharpenings: of both networks' logits; their centres are updated in place.
         device: of the labels.
     """
@@ -100,9 +100,10 @@ def build_objective(
         seen = (spec.augment.global_views, spec.augment.global_views + spec.augment.local_views)
         pairs = view_pairs(spec.objective.pairing, *(seen if several else (1, 1)))
         own = None if spec.objective.plugin is None else load_objective(spec.objective)
+        first, *others = targets()
         return Distillation(
-            targets(), views, spec.precision,
-            name=spec.objective.name, pairs=pairs, sharpenings=sharpenings, own=own,
+            first, views, spec.precision,
+            name=spec.objective.name, pairs=pairs, sharpenings=sharpenings, own=own, others=others,
         )  # fmt: skip
     return Supervision(training_labels(spec, data, subset).to(device), views, spec.precision)
 

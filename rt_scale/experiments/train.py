@@ -19,7 +19,7 @@ from rt_scale.experiments.objectives import (
     clean_inputs,
 )
 from rt_scale.experiments.own import reproducible
-from rt_scale.models.networks import Pair, build_pair, to_device
+from rt_scale.models.networks import Pair, build_others, build_pair, to_device
 from rt_scale.probes.curvature import curvature
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.metrics import is_constant, probe_group
@@ -59,9 +59,10 @@ class TrainingRun:
         self.group = group = context.group
         dtype = parameter_dtype(spec.precision)
         self.subset = training_subset(spec, data.main)
-        pair = build_pair(spec, info.channels, spec.data.size or info.size, weights)
-        self.teacher, self.student = (
-            to_device(network, context.device, dtype, channels_last=execution.channels_last) for network in pair
+        images = info.channels, spec.data.size or info.size
+        self.teacher, self.student, *self.others = (
+            to_device(network, context.device, dtype, channels_last=execution.channels_last)
+            for network in (*build_pair(spec, *images, weights), *build_others(spec, *images))
         )
         kept = context.options.resident
         self.loader = training_loader(
@@ -137,8 +138,8 @@ class TrainingRun:
         spec, info, execution = self.spec, self.data.info, self.context.execution
         views = build_views(spec, info, execution.channels_last, self.loader)
 
-        def targets() -> Targets:
-            return build_targets(spec, info, self.teacher, self.loader, self.context)
+        def targets() -> list[Targets]:
+            return [build_targets(spec, info, each, self.loader, self.context) for each in (self.teacher, *self.others)]
 
         return build_objective(spec, self.data, self.subset, views, targets, self.sharpenings, self.context.device)
 

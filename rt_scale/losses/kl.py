@@ -10,7 +10,7 @@ whose terms are of second order in d', so that rounding of E_p d and of p hardly
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -90,6 +90,19 @@ def from_excess(excess: Tensor, difference: Tensor) -> Tensor:
 def joined(parts: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
     """The concatenated vectors [B], of one dtype; a single one is returned as it is, to launch no kernel."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def mean_softmax(logits: Iterable[Tensor]) -> Tensor:
+    """Logits [B, m] whose softmax is the mean of the softmaxes of ``logits``; those of one are returned as they are.
+
+    log sum_k softmax(z_k): the constant log K does not change a softmax. One after another is taken from ``logits``.
+    """
+    given = iter(logits)
+    total = first = next(given)
+    for each in given:
+        before = first.log_softmax(dim=1) if total is first else total
+        total = torch.logaddexp(before, each.log_softmax(dim=1))
+    return total
 
 
 def row_dot(a: Tensor, b: Tensor) -> Tensor:

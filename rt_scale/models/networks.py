@@ -149,6 +149,16 @@ def build_pair(spec: TrainingSpec, channels: int, size: int, weights: Mapping[st
     return Pair(teacher.requires_grad_(False).eval(), student.train())
 
 
+def build_others(spec: TrainingSpec, channels: int, size: int) -> list[Network]:
+    """The teachers after the first, as that of ``build_pair``: draws of stream ``teacher`` at their number, from 1."""
+    generators = (
+        torch.Generator("cpu").manual_seed(stream("teacher", spec.seeds.teacher, number))
+        for number in range(1, spec.teacher.count or 1)
+    )
+    drawn = (build_network(spec, channels, size, generator, "teacher") for generator in generators)
+    return [network.requires_grad_(False).eval() for network in drawn]
+
+
 def _take_over(network: Network, weights: Weights) -> Network:
     own = network.state_dict()
     encoder = {name for name in own if name.startswith("encoder.")}

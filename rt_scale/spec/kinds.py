@@ -25,9 +25,10 @@ class Kind(NamedTuple):
 
 _TRAINING = "rt_scale.experiments.training:Training"
 _LAYERS = "rt_scale.report.analyses.layers:analysis"
+_LABELS = "rt_scale.report.analyses.labels:analysis"
 KINDS = {
-    "distill": Kind(DistillSpec, _TRAINING, (_LAYERS,)),
-    "supervise": Kind(SuperviseSpec, _TRAINING, ("rt_scale.report.analyses.pruning:analysis", _LAYERS)),
+    "distill": Kind(DistillSpec, _TRAINING, (_LABELS, _LAYERS)),
+    "supervise": Kind(SuperviseSpec, _TRAINING, ("rt_scale.report.analyses.pruning:analysis", _LABELS, _LAYERS)),
     "connect": Kind(
         ConnectSpec, "rt_scale.experiments.connect:Connect", ("rt_scale.report.analyses.connectivity:analysis",)
     ),

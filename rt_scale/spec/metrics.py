@@ -134,13 +134,13 @@ def _of_layers(depths: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def training_metrics(
-    probe: ProbeSpec, *, own: bool, learns_labels: bool, depths: Mapping[str, int], alike: bool
+    probe: ProbeSpec, *, own: bool, learns_labels: bool, classifies: bool, depths: Mapping[str, int], alike: bool
 ) -> dict[str, When]:
     """Metric -> whether a training logs it at each probing (also at start and end) or epoch.
 
-    ``own``: whether its own data set is probed; ``learns_labels``: whether it trains a classifier; ``depths``: role
-    that ``probe.layers`` measures -> number of its encoder's layers, of the input any; ``alike``: whether student and
-    teacher are of one size.
+    ``own``: whether its own data set is probed; ``learns_labels``: whether it trains on labels; ``classifies``: whether
+    its outputs are measured as classes; ``depths``: role that ``probe.layers`` measures -> number of its encoder's
+    layers, of the input any; ``alike``: whether student and teacher are of one size.
     """
     training = ("accuracy",) if learns_labels else ("kl", "teacher_entropy", "student_entropy")
     names: dict[str, When] = {f"train/{name}": "epoch" for name in ("loss", "grad_norm", *training)}
@@ -149,7 +149,7 @@ def training_metrics(
         for role in probe.roles:
             names |= {str(ProbeName(role, kind, data)): "probe" for kind in probe.kinds}
             names |= {extra_name(ProbeName(role, each.metric, data)): "probe" for each in probe.extra}
-    if learns_labels:
+    if classifies:
         names |= {"test/loss": "probe", "test/accuracy": "probe"}
     described = _STATISTICS if probe.statistics else ()
     described += _of_layers(depths) if probe.layers else ()

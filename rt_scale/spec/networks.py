@@ -99,6 +99,9 @@ class TeacherSpec(Part):
     width: float | None = added(None, gt=0, le=16)
     """As encoder.width, of the teacher's encoder alone; null: that of encoder.width. Another one needs student.alpha 1,
     as no start lies between networks of two sizes, and a teacher that never moves. Outputs are as many."""
+    count: int | None = added(None, ge=1, le=64)
+    """Random teachers, whose mean the student learns: the mean of their probabilities at teacher.temperature, not of
+    their logits; null: one. The first is that of null: alpha, probes and distances are about it alone."""
     update: Literal["none", "ema", "previous_epoch"] = added("none")
     """none (frozen), ema (a moving average of the student's parameters, after every step) or previous_epoch (a copy of
     the student from the end of the last epoch)."""
@@ -120,7 +123,18 @@ class TeacherSpec(Part):
             raise ValueError(f"momentum belongs to update: ema; with update: {self.update} leave it out")
         if self.update == "none" and self.statistics == "student":
             raise ValueError("statistics follow the student only in a teacher that does: give update: ema, or data")
+        if self.count is not None:
+            self._several()
         return self
+
+    def _several(self) -> None:
+        """Refuse what is of one teacher; one is no other number."""
+        if self.count == 1:
+            self.__dict__["count"] = None
+            return
+        idle = [name for name in ("start_from", "update", "mode", "statistics", "center") if changed(self, name)]
+        if idle:
+            raise ValueError(f"count {self.count} is of random teachers that never move: leave out {', '.join(idle)}")
 
     @property
     def moves(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from rt_scale.data.loaders.base import Batch
 from rt_scale.losses.chunked import tile_columns, wide_distance
 from rt_scale.losses.distances import ONE_VIEW, Distance, Pair, distance
+from rt_scale.losses.kl import mean_softmax
 from rt_scale.losses.own import OwnObjective, own_distance
 from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.networks import Network
@@ -108,12 +109,15 @@ Views = Callable[[Tensor, int], Sequence[Tensor]]
 class Distillation:
     """The distance of the student's logits from the teacher's, on the same images.
 
+    Of several teachers the target is the mean of their probabilities, each after its sharpening.
+
     Args:
         precision: of the networks; the objective itself is at least float32.
         name: of the distance, see ``losses.distances.distance``.
         pairs: (teacher, student) views to compare; the teacher sees only the views that it is compared on.
         sharpenings: of the logits, by ``teacher`` and ``student``.
         own: a user's objective, in place of the distance of that name.
+        others: targets of further teachers; with some the distance must be one of softmaxes.
     """
 
     def __init__(
@@ -126,7 +130,9 @@ class Distillation:
         pairs: Sequence[Pair] = ONE_VIEW,
         sharpenings: Mapping[str, Sharpening] = AS_THEY_ARE,
         own: OwnObjective | None = None,
+        others: Sequence[Targets] = (),
     ) -> None:
+        self.others = others
         self.targets, self.views, self.precision = targets, views, precision
         self.name, self.pairs, self.own = name, pairs, own
         self.teacher_views = 1 + max(view for view, _ in pairs)
@@ -145,7 +151,8 @@ class Distillation:
     def _is_wide(self, model: Network, index: Tensor) -> bool:
         """Whether outputs are compared by their factors: faster for one view and outputs wider than a tile."""
         by_softmax = self.own is None and self.name != "mse"
-        factored = by_softmax and tuple(self.pairs) == ONE_VIEW and model.projector.factored
+        one = not self.others and tuple(self.pairs) == ONE_VIEW
+        factored = by_softmax and one and model.projector.factored
         return factored and model.projector.out_dim > tile_columns(len(index), index.device)
 
     def _by_factors(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
@@ -162,14 +169,20 @@ class Distillation:
     def _by_logits(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
         """The distance from the logits of all views."""
         with arithmetic(self.precision, index.device):
-            teacher_logits = self.targets(views[: self.teacher_views], index)
+            teacher_logits = mean_softmax(self._taught(views[: self.teacher_views], index, step))
             student_logits = model.of_views(views)
         at_least = torch.promote_types(student_logits.dtype, torch.float32)
         return (partial(distance, self.name) if self.own is None else partial(own_distance, self.own))(
             self.sharpenings["student"](student_logits.to(at_least), step),
-            self.sharpenings["teacher"](teacher_logits.to(at_least), step),
+            teacher_logits,
             self.pairs,
         )
+
+    def _taught(self, views: Sequence[Tensor], index: Tensor, step: int) -> Iterator[Tensor]:
+        """The logits of each teacher, at least float32, after sharpening."""
+        for targets in (self.targets, *self.others):
+            logits = targets(views, index)
+            yield self.sharpenings["teacher"](logits.to(torch.promote_types(logits.dtype, torch.float32)), step)
 
 
 class Supervision:

@@ -195,8 +195,8 @@ def test_a_margin_chart_has_a_line_and_a_band_for_each_of_a_few_configurations(a
     card = chart(browser, STUDENT)
     browser.until(lambda: "Matches (3)" in card.text, "three lines")
     browser.click(".toggle-matches-button", within=card)
-    named = [f"◼ with interval/{STUDENT}/mean ({name})" for name in FEW]
-    browser.until(lambda: browser.texts(".match-list-entry", card) == named, named)
+    named = {f"◼ with interval/{STUDENT}/mean ({name})" for name in FEW}
+    browser.until(lambda: set(browser.texts(".match-list-entry", card)) == named, named)
     browser.until(lambda: len(drawn(browser, card, "area")) == len(FEW), "three bands")
     assert "Missing" not in card.text
     metrics = [STUDENT, "probe/student/knn", "train/loss", "train/kl", "distance/from_init", "distance/from_teacher"]

@@ -79,6 +79,8 @@ class TrainingSpec(RunSpec):
         _pairing(self)
         if self.teacher.width is not None:
             _two_widths(self)
+        if self.teacher.count is not None:
+            _several_teachers(self)
         for role in ("teacher", "student"):
             start = getattr(self, role).start_from
             if start is not None:
@@ -99,6 +101,15 @@ class TrainingSpec(RunSpec):
     def starts(self) -> tuple[StartFrom, ...]:
         """The ``start_from`` of teacher and student, if set."""
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the student's outputs are classes of its images: it learns labels, or the outputs of a student that
+        learned labels of the same set."""
+        start = self.teacher.start_from
+        if self.learns_labels or start is None or (start.take, start.part) != ("student", "network"):
+            return self.learns_labels
+        return start.run.classifies and start.run.data.name == self.data.name
 
     @property
     def pruned(self) -> Pruned | None:
@@ -158,8 +169,14 @@ class TrainingSpec(RunSpec):
     def logged(self) -> Mapping[str, When]:
         """Its metrics, if its data set has labels."""
         own = self.probe.own and self.data.name != GAUSSIAN
-        alike = self.teacher.width is None
-        return training_metrics(self.probe, own=own, learns_labels=self.learns_labels, depths=self._depths, alike=alike)
+        return training_metrics(
+            self.probe,
+            own=own,
+            learns_labels=self.learns_labels,
+            classifies=own and self.classifies,
+            depths=self._depths,
+            alike=self.teacher.width is None,
+        )
 
     @property
     def _depths(self) -> dict[str, int]:
@@ -201,6 +218,7 @@ class TrainingSpec(RunSpec):
         width = "" if encoder.width == 1 else f" x {encoder.width:g}"
         norm = "" if encoder.norm == "none" else f" {encoder.norm}"
         norm += "" if wide is None else f", teacher x {wide:g}"
+        norm += "" if self.teacher.count is None else f", {self.teacher.count} teachers"
         samples = "" if self.data.samples is None else f" ({self.data.samples:,})"
         length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
         length += "" if self.train.stop is None else f", to {self.train.stop}"
@@ -273,7 +291,7 @@ def _supervised(spec: SuperviseSpec) -> None:
     of_distillation = {
         "objective": ("name",),
         "student": ("temperature", "center"),
-        "teacher": ("width", "update", "mode", "statistics", "temperature", "center"),
+        "teacher": ("width", "count", "update", "mode", "statistics", "temperature", "center"),
     }
     idle = [
         f"{part}.{name}"
@@ -340,6 +358,22 @@ def _two_widths(spec: TrainingSpec) -> None:
     for reason, applies in refusals.items():
         if applies:
             raise ValueError(f"{what}: {reason}")
+
+
+def _several_teachers(spec: TrainingSpec) -> None:
+    """Refuse what needs the logits of one teacher."""
+    refusals = {
+        "objective.name must be cross_entropy or kl, as the mean is of probabilities": (
+            spec.objective.name not in ("cross_entropy", "kl")
+        ),
+        "probe.curvature is of the loss under one teacher: leave it out": spec.probe.curvature is not None,
+        "with encoder.init authors all have one patch embedding: leave encoder.init out": (
+            spec.encoder.init == "authors"
+        ),
+    }
+    for reason, applies in refusals.items():
+        if applies:
+            raise ValueError(f"teacher.count is {spec.teacher.count}: {reason}")
 
 
 def _pairing(spec: TrainingSpec) -> None:

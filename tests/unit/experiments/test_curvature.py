@@ -58,7 +58,7 @@ class Losses:
         sharpenings = build_sharpenings(spec, 4, 2)
         views = build_views(spec, digits.info, False, loader)
         self.objective = build_objective(
-            spec, digits, subset, views, lambda: ComputedTargets(pair.teacher), sharpenings, device
+            spec, digits, subset, views, lambda: [ComputedTargets(pair.teacher)], sharpenings, device
         )
         self.student: Network = pair.student
         (whole,) = loader.sequential()

@@ -65,6 +65,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "kind": ({"projector.out_dim": 10}, "supervise", "train/loss"),
     "teacher.start_from": ({}, {"run": "same"}, "probe/teacher/knn"),
     "teacher.width": ({"student.alpha": 1.0}, 2.0, "probe/teacher/knn"),
+    "teacher.count": ({}, 3, "train/teacher_entropy"),
     "teacher.update": (BATCH_NORM, "ema", "train/loss"),
     "teacher.momentum": (EMA, 0.5, "train/loss"),
     "teacher.mode": (BATCH_NORM, "train", "train/loss"),

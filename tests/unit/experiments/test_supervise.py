@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from rt_scale.data.inputs import to_inputs
+from rt_scale.data.loaders.choose import training_subset
 from rt_scale.data.prepare import Prepared
 from rt_scale.data.subsets import nested_subset, noisy_labels
 from rt_scale.experiments import evaluation
@@ -64,6 +65,45 @@ def test_the_test_numbers_are_those_of_the_saved_classifier(tiny: Tiny, settings
         logits = model.eval()(images)
     assert last["test/accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item(), abs=1e-6)
     assert last["test/loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+TAUGHT: dict[str, Any] = {
+    "projector": CLASSIFIER,
+    "student.alpha": 1.0,
+    "data.samples": 40,
+    "teacher": {"start_from": {"run": {"same_but": {"kind": "supervise", "data": {"samples": 60}}}}},
+}
+
+
+def test_the_outputs_of_its_student_are_tested_as_classes(tiny: Tiny, settings: Make, digits: Prepared) -> None:
+    spec, given = tiny(TAUGHT), settings()
+    last = run(spec, given).last
+    assert set(last) == set(spec.logged) >= {"test/accuracy", "test/loss"}
+    model = build_pair(spec, 1, 8).student
+    model.load_state_dict(load_file(given.store.run(spec).path / "checkpoints" / "4" / "student.safetensors"))
+    images = to_inputs(torch.from_numpy(digits.test.read_all()), digits.info.mean, digits.info.std, None, torch.float32)
+    right = model.eval()(images).argmax(dim=1).numpy() == digits.test.labels
+    assert last["test/accuracy"] == pytest.approx(right.mean())
+
+
+def test_a_run_taught_by_it_goes_on_bitwise(
+    tiny: Tiny, settings: Make, seen: Any, break_off: BreakOff, tmp_path: Path
+) -> None:
+    whole, broken = (settings(store=Store(tmp_path / name), observer=seen) for name in ("whole", "broken"))
+    spec = tiny(TAUGHT)
+    expected = run(spec, whole).last
+    run(spec.dependencies[0], broken)
+    break_off(spec, broken, at=3)
+    assert run(spec, broken).last == expected
+
+
+def test_fractions_of_a_set_are_nested_for_a_seed(tiny: Tiny, digits: Prepared) -> None:
+    subsets = [training_subset(tiny({"data.samples": count}), digits) for count in (20, 60, 500)]
+    small, middle, large = (set(each.tolist()) for each in subsets if each is not None)
+    assert small < middle < large
+    other = training_subset(tiny({"data.samples": 20, "seeds.data": 1}), digits)
+    assert other is not None
+    assert set(other.tolist()) != small
 
 
 def test_a_classifier_is_tested_from_its_embeddings_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

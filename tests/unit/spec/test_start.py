@@ -41,6 +41,32 @@ def test_the_canonical_value_holds_the_other_runs_own() -> None:
     assert start.run.name == RunSpec.model_validate(chain(1)).name
 
 
+def test_the_student_of_one_that_learned_labels_classifies() -> None:
+    taught = {"run": {**SMALL, "kind": "supervise", "projector": {"out_dim": 10}}}
+    base = {**SMALL, "projector": {"out_dim": 10}}
+    deeper = {"run": {**base, "teacher": {"start_from": taught}}}
+    classifies = {
+        "labels": RunSpec.model_validate(taught["run"]),
+        "taught": RunSpec.model_validate({**base, "teacher": {"start_from": taught}}),
+        "taught by one that was": RunSpec.model_validate({**base, "teacher": {"start_from": deeper}}),
+    }
+    encoder, teacher = {**taught, "part": "encoder"}, {**taught, "take": "teacher"}
+    others = {
+        "random": RunSpec.model_validate(base),
+        "encoder": RunSpec.model_validate({**base, "teacher": {"start_from": encoder}}),
+        "its teacher": RunSpec.model_validate({**base, "teacher": {"start_from": teacher}}),
+        "student": RunSpec.model_validate({**base, "student": {"start_from": taught}}),
+        "other images": RunSpec.model_validate(
+            {**base, "data": {"name": "mnist", "size": 8}, "teacher": {"start_from": taught}}
+        ),
+    }
+    assert all(spec.classifies and "test/accuracy" in spec.logged for spec in classifies.values())  # type: ignore[attr-defined]
+    assert not any(spec.classifies or "test/accuracy" in spec.logged for spec in others.values())  # type: ignore[attr-defined]
+    elsewhere = {"own": False, "also": ["mnist"]}
+    unprobed = RunSpec.model_validate({**base, "teacher": {"start_from": taught}, "probe": elsewhere})
+    assert "test/accuracy" not in unprobed.logged
+
+
 def test_whatever_differs_in_the_deepest_run_names_another() -> None:
     names = {
         RunSpec.model_validate(chain(3, **first)).name
