@@ -45,14 +45,16 @@ class Terminal:
         fcntl.ioctl(self.number, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
 
     def watch(self, process: subprocess.Popen[str]) -> None:
-        """Show what comes until the process ends; others may hold the terminal open."""
-        while True:
-            over = process.poll() is not None
-            if select.select([self.number], [], [], 0.2)[0]:
+        """Show what comes until the process ends; others may hold the terminal open for longer."""
+        while select.select([self.number], [], [], 0.5)[0] or process.poll() is None:
+            if not select.select([self.number], [], [], 0)[0]:
+                continue
+            try:
                 self.stream.feed(os.read(self.number, 65536))
-                self.pictures.append("\n".join(self.screen.display))
-            elif over:
-                return
+            except OSError:  # how Linux tells that the other end is closed
+                break
+            self.pictures.append("\n".join(self.screen.display))
+        process.wait(240)
 
     @property
     def lines(self) -> list[str]:
