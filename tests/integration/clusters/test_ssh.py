@@ -18,11 +18,12 @@ import yaml
 
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
+from rt_scale.spec.errors import ExitCode
 from rt_scale.store.store import Store
 from tests.integration import machines
 from tests.integration.conftest import PROGRAM
 from tests.integration.machines import PROJECT, Host, World
-from tests.integration.sweeping import Place, until
+from tests.integration.sweeping import SLOW, Place, slow_down, until
 
 SECRET = secrets.token_hex(16)
 ENVIRONMENT = {"STORE_KEY": SECRET, "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
@@ -42,7 +43,17 @@ class Lab:
     file: Path
     place: Place
 
-    def command(self, name: str, *options: str, env: Mapping[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess:
+    @property
+    def slow(self) -> Path:
+        """The gate of slow runs."""
+        return self.world.shared / "slow"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**ENVIRONMENT, "SLOW": str(self.slow), "PYTHONPATH": str(self.slow.parent)}
+
+    def command(self, name: str, *options: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
+        env = self.environment if env is None else env
         return self.world.run([PROGRAM, "cluster", name, self.file, *options], env=env, timeout=600)
 
     def write(self, **changes: object) -> None:
@@ -55,7 +66,7 @@ class Lab:
             "workers": [{"host": self.workers[0].ip, "cpus": 1}, {"host": self.workers[1].ip, **python}],
             "store": str(self.place.store.root),
             "data": ["digits"],
-            "environment": [*ENVIRONMENT],
+            "environment": [*self.environment],
         }
         self.file.write_text(yaml.safe_dump({**document, **changes}))
 
@@ -66,8 +77,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Iterator[La
         head, *workers = [world.host(name) for name in ("h1", "h2", "h3")]
         _set_up(workers[0])
         place = Place(world.shared / "work", data_dir)
-        made = Lab(world, head, workers, {}, world.shared / "hosts.yaml", place)
-        yield made
+        slow_down(world.shared)
+        yield Lab(world, head, workers, {}, world.shared / "hosts.yaml", place)
 
 
 def _set_up(host: Host) -> None:
@@ -144,8 +155,11 @@ def test_up_again_does_nothing_and_secrets_are_nowhere(lab: Lab) -> None:
     assert {"rt_scale", "cluster", "pyproject.toml"} <= set(copied)
 
 
-def test_a_sweep_outlives_one_machine_and_another_comes_back(lab: Lab, tmp_path: Path) -> None:
-    lab.place.change({"axes": {"student.alpha": [1e-10, 0.5, 1.0], "projector.out_dim": [16, 64]}})
+def test_a_sweep_outlives_one_machine_and_another_comes_back(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(lab.slow.parent))
+    lab.place.change({"base": SLOW, "axes": {"student.alpha": [1e-10, 0.5, 1.0], "projector.out_dim": [16, 64]}})
     command = f". ~/.rt-scale/lab/env && ray job submit -- rt-scale sweep {lab.place.file}"
     sweep = lab.world.start(["ssh", lab.head.ip, command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     back, gone = lab.workers
@@ -159,6 +173,7 @@ def test_a_sweep_outlives_one_machine_and_another_comes_back(lab: Lab, tmp_path:
     assert mended.returncode == 1
     assert re.search(rf"{gone.ip}: {SILENT}", mended.stderr)
     assert f"{back.ip}: worker started" in mended.stdout
+    lab.slow.unlink()
     output = sweep.communicate(timeout=600)[0]
     assert sweep.returncode == 0, output
     undisturbed = Store(tmp_path / "store")
@@ -180,9 +195,16 @@ def holders(place: Place) -> set[str]:
     return found
 
 
-def test_down_leaves_no_process(lab: Lab) -> None:
+def test_down_in_the_middle_of_a_sweep_leaves_no_process(lab: Lab) -> None:
     lab.head.start(["sleep", "1000"])  # not ours to end
+    lab.place.change({"axes": {"train.epochs": [100_000]}})
+    driver = f". ~/.rt-scale/lab/env && {PROGRAM} sweep {lab.place.file}"
+    sweep = lab.world.start(["ssh", lab.head.ip, driver], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    until(lambda: sweep.poll() is not None or holders(lab.place) == {"h2"})
     done = lab.command("down")
+    output = sweep.communicate(timeout=600)[0]
+    assert sweep.returncode == ExitCode.CLUSTER_LOST, output
+    assert "The same command continues" in output
     assert done.returncode == 1
     assert re.search(rf"{lab.workers[1].ip}: {SILENT}", done.stderr)
     for host in (lab.head, lab.workers[0]):
