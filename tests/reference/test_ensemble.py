@@ -38,7 +38,7 @@ def plain(
     return {"loss": kl if name == "kl" else cross, "kl": kl, "teacher_entropy": entropy, "student_entropy": own}
 
 
-@pytest.mark.parametrize(("name", "cached"), itertools.product(["cross_entropy", "kl"], [True, False]))
+@pytest.mark.parametrize(("name", "cached"), list(itertools.product(["cross_entropy", "kl"], [True, False])))
 @pytest.mark.parametrize("taus", [(1.0, 1.0), (0.5, 2.0)])
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_loss_and_gradient(name: str, cached: bool, taus: tuple[float, float], count: int) -> None:

@@ -120,7 +120,7 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Colour]) -> No
         _count_down(axis, sorted({x for line in panel.lines for x in line.x}, reverse=True))
     elif panel.bars and not names:
         _tick_values(axis, sorted({x for line in panel.lines for x in line.x}))
-    if panel.bars and len(ours) > 1:
+    if panel.bars:
         _fit(axis, panel.lines, names)
     axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
     if axis.get_ylim()[0] < 0 <= min((min(line.y) for line in panel.lines if len(line.y)), default=0):
