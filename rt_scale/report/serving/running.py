@@ -96,7 +96,7 @@ def _progress(train: TrainSpec, rows: Mapping[str, Sequence[Any]], since: float 
     if first[1] == step:
         return progress, ""
     seconds = (time - first[0]) / (step - first[1]) * (end - step) - max(0.0, now - time)
-    return progress, duration_text(seconds)
+    return progress, duration_text(max(1.0, seconds))
 
 
 def counts_text(statuses: Sequence[StatusRow], to_sample: int) -> str:

@@ -9,9 +9,9 @@ const focusable = part => within([part], 'a, button, summary, [tabindex]');
 
 // How a reader left the parts that will go.
 const remember = parts => {
-  const sorted = within(parts, 'th[aria-sort]').map(title => [title.closest('table').id, title.cellIndex, title.ariaSort === 'descending' ? 2 : 1]);
+  const sorted = within(parts, 'th[aria-sort]').map(title => [title.closest('table').id, title.cellIndex, title.getAttribute('aria-sort') === 'descending' ? 2 : 1]);
   const opened = within(parts, 'details[id]').map(each => [each.id, each.open]);
-  const moved = within(parts, '.wide').filter(each => each.scrollLeft).map(each => [each.ariaLabel, each.scrollLeft]);
+  const moved = within(parts, '.wide').filter(each => each.scrollLeft).map(each => [each.getAttribute('aria-label'), each.scrollLeft]);
   const owner = document.activeElement.closest('[id]:has(a, button, summary)');
   const focus = owner && parts.some(part => part.contains(owner)) && [owner.id, focusable(owner).indexOf(document.activeElement)];
   return () => {
@@ -20,7 +20,7 @@ const remember = parts => {
       const button = document.querySelector(`[id="${id}"] th:nth-child(${column + 1}) button`);
       for (let click = 0; button && click < clicks; click++) button.click();
     }
-    for (const [label, left] of moved) for (const each of document.querySelectorAll('.wide')) if (each.ariaLabel === label) each.scrollLeft = left;
+    for (const [label, left] of moved) for (const each of document.querySelectorAll('.wide')) if (each.getAttribute('aria-label') === label) each.scrollLeft = left;
     const found = focus && document.getElementById(focus[0]);
     if (found) focusable(found)[focus[1]]?.focus({ preventScroll: true });
   };
