@@ -67,28 +67,40 @@ def attempts(place: Place) -> dict[str, int]:
     return {point.label: place.store.run(point.spec).status().attempts for point in place.points}
 
 
-def test_a_node_is_lost_and_another_one_goes_on(
-    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place, wait_for: Any
+def test_a_node_is_lost_and_then_the_head(
+    tmp_path: Path, data_dir: Path, start: Start, clusters: Clusters, nodes: Nodes, undisturbed: Place, wait_for: Any
 ) -> None:
     place = place_of(tmp_path, data_dir)
     lost = nodes("add", 1)
-    process = begin(start, place, nodes, "--budget", "1e9", "--price", PRICES)
-    wait_for(lambda: training(place), process)
-    (hit,) = workers(place).values()
-    before = attempts(place)
-    nodes("remove", lost)
-    nodes("add", 1)
-    out = finish(process)
-    same(place, undisturbed)
-    label = next(point.label for point in place.points if place.store.run(point.spec).path == hit)
-    assert attempts(place)[label] == before[label] + 1
-    assert f"preempted {label}: its node {nodes.address.partition(':')[0]} was lost; it continues" in out
+    with receiving() as got:
+        process = begin(start, place, nodes, "--budget", "1e9", "--price", PRICES, "--notify", got.url)
+        wait_for(lambda: training(place), process)
+        (hit,) = workers(place).values()
+        point = next(point for point in place.points if place.store.run(point.spec).path == hit)
+        run_dir = place.store.run(point.spec)
+        assert run_dir.status().attempts == 1
+        nodes("remove", lost)
+        nodes("add", 1)
+        saved = run_dir.checkpoints.steps()[-1]
+        wait_for(lambda: run_dir.status().attempts == 2 and run_dir.checkpoints.steps()[-1] > saved, process)
+        nodes("behead")
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert f"preempted {point.label}: its node {nodes.address.partition(':')[0]} was lost; it continues" in out
     assert "try 2 of 4" not in out
     assert place.store.sweep("small").preemptions()[hit.name].times == 1
     assert f"Ray at {nodes.address}: 2 nodes, 1 CPU" in out
     # Asked for what it has before it was joined to run anything.
     assert "Within the budget:" in out
     assert "(its cores and GPUs taken to be as fast as those here)" in out
+    assert process.returncode == ExitCode.CLUSTER_LOST, (out, err)
+    assert [document["event"] for document in got.documents] == ["sweep_stopped"]
+    assert "head does not answer" in got.documents[0]["reason"]
+    assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} is lost: its head does not answer, since ")
+    until(lambda: not workers(place))
+    again = clusters()
+    again("add", 1)
+    finish(begin(start, place, again))
+    same(place, undisturbed)
 
 
 def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
@@ -137,27 +149,6 @@ def test_the_driver_is_killed_and_the_next_one_goes_on(
     process.wait()
     # As inside a Ray job, the environment alone says where the cluster is.
     finish(start(*place.command, env={**nodes.environment, "RAY_ADDRESS": nodes.address}))
-    same(place, undisturbed)
-
-
-def test_the_head_is_killed_and_there_is_a_new_one(
-    tmp_path: Path, data_dir: Path, start: Start, clusters: Clusters, nodes: Nodes, undisturbed: Place, wait_for: Any
-) -> None:
-    place = place_of(tmp_path, data_dir)
-    nodes("add", 1)
-    with receiving() as got:
-        process = begin(start, place, nodes, "--notify", got.url)
-        wait_for(lambda: training(place), process)
-        nodes("behead")
-        out, err = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == ExitCode.CLUSTER_LOST, (out, err)
-    assert [document["event"] for document in got.documents] == ["sweep_stopped"]
-    assert "head does not answer" in got.documents[0]["reason"]
-    assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} is lost: its head does not answer, since ")
-    until(lambda: not workers(place))
-    again = clusters()
-    again("add", 1)
-    finish(begin(start, place, again))
     same(place, undisturbed)
 
 

@@ -54,7 +54,7 @@ def tell(last=None):
             with open(f"{folder}/process-{os.getpid()}", "a") as file:
                 print(*now, sep=" ", file=file)
         last = now
-        time.sleep(0.05)
+        time.sleep(0.2)
 threading.Thread(target=tell, daemon=True).start()
 """
 """Every Python process of the cluster begins with this: what Ray calls it, and what it sees."""
