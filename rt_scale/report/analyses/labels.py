@@ -152,8 +152,8 @@ def _pictures(asked: Asked, rows: Sequence[Compared], keys: Sequence[str]) -> li
     ]
     gains = [line(label or "student", members, [row.gains for row in members]) for label, members in lines.items()]
     panels = [
-        Drawing("", names[x], "test accuracy (%)", "log2", accuracies),
-        Drawing("", names[x], "gain over labels (points)", "log2", gains),
+        Drawing("", names[x], "test accuracy (%)", "log2", accuracies, bars=True),
+        Drawing("", names[x], "gain over labels (points)", "log2", gains, bars=True),
     ]
     svg, png = (asked.folder / f"labels.{form}" for form in ("svg", "png"))
     save(draw(panels, _TITLE, 2), svg, png)
