@@ -37,6 +37,8 @@ _DODGE = 5.0
 _MOST_TICKS = 8
 _WIDEST = 20
 """Characters in a line of a name at an axis."""
+_LETTER = 0.085
+"""Inches of a letter of a title, about."""
 
 
 def draw(panels: Sequence[Drawing | Heatmap], title: str, columns: int, *, same_heights: bool = False) -> Figure:
@@ -61,7 +63,7 @@ def draw(panels: Sequence[Drawing | Heatmap], title: str, columns: int, *, same_
     if same_heights:
         for axis in axes.flat:
             axis.label_outer()
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(textwrap.fill(title, int(width / _LETTER), break_on_hyphens=False), fontsize=11)
     _add_legend(figure, _handles(plain, colours), width)
     return figure
 

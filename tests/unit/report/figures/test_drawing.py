@@ -141,3 +141,16 @@ def test_legends_are_in_the_order_of_their_numbers_and_words_come_last() -> None
     lines = [Line(label, (0.0, 1.0), (0.0, 1.0)) for label in labels]
     (legend,) = draw([Drawing("", "x", "y", "linear", lines)], "", 1).legends
     assert [text.get_text() for text in legend.get_texts()] == labels[::-1]
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_long_title_stays_within_the_figure(columns: int) -> None:
+    words = "a sweep, gain over own teacher, k-nearest-neighbour probe, CIFAR-10 (re-encoded as JPEG)"
+    figure = draw([panel()] * columns, words, columns)
+    figure.canvas.draw()
+    title = figure.get_suptitle()
+    assert title.replace("\n", " ") == words
+    assert ("\n" in title) == (columns == 1)
+    (text,) = (each for each in figure.texts if each.get_text() == title)
+    assert figure.bbox.x0 <= text.get_window_extent().x0
+    assert text.get_window_extent().x1 <= figure.bbox.x1
