@@ -42,7 +42,7 @@ from rt_scale.cli.options import (
     writable,
 )
 from rt_scale.spec.errors import InputError, counted
-from rt_scale.system.console import say, visible
+from rt_scale.system.console import say
 
 if TYPE_CHECKING:
     from rt_scale.report.page import Report
@@ -134,7 +134,7 @@ def _serve(
         partial(make, empty=True),
         host=host or "localhost",
         port=PORT if port is None else port,
-        say=lambda line: print(visible(line), flush=True),
+        say=say,
         show=open_in_browser if open_it else None,
     )
 

@@ -34,7 +34,7 @@ from rt_scale.store.results import RunResult
 from rt_scale.system.tables import FittedTable
 
 if TYPE_CHECKING:
-    from rt_scale.report.serving.running import Live
+    from rt_scale.report.serving.running import RunsNow
 
 JUDGED = (
     "Judged on the last epoch, whichever epoch the tables show: the best over epochs, the start included, would be "
@@ -107,7 +107,7 @@ class Report:
     machines: Sequence[str] = ()
     base: str = ""
     files: Sequence[Path] = ()
-    live: Live | None = None
+    live: RunsNow | None = None
 
     def link(self, run: str, file: str = "") -> Markup:
         """The relative address of a run's directory, or of a file in it."""

@@ -101,8 +101,8 @@ def number_text(amount: float) -> str:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a line of plain text on standard output or standard error."""
-    print(visible(text), file=sys.stderr if error else sys.stdout)
+    """Print a line of plain text on standard output or standard error, at once also where that is a pipe."""
+    print(visible(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def say_error(error: object) -> None:

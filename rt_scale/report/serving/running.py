@@ -45,7 +45,7 @@ class RunningRow:
 
 
 @dataclass(frozen=True)
-class Live:
+class RunsNow:
     """How the runs stand now.
 
     Attributes:

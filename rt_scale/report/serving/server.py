@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rt_scale.report.page import Report, live_html, to_html
 from rt_scale.report.report import report_points
-from rt_scale.report.serving.running import ENDED, Live, counts_text, running_rows
+from rt_scale.report.serving.running import ENDED, RunsNow, counts_text, running_rows
 from rt_scale.report.status import status_of_sweep
 from rt_scale.spec.errors import InputError, StoreUnavailable
 from rt_scale.store.sweep_runs import SweepRuns
@@ -57,7 +57,7 @@ class Watched:
             self._ended, self._made = ended, self._made + 1
         to_sample = sum(sweep.to_sample for sweep in self._sweeps)
         specs = {point.spec.name: point.spec for point in points}
-        live = Live(
+        live = RunsNow(
             running=running_rows(statuses, specs, store, time.time()),
             counts=counts_text(statuses, to_sample),
             over=len(ended) == len(statuses) and not to_sample,
