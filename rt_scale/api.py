@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 Place = str | PathLike[str]
 Role = Literal["student", "teacher", "init"]
-OVER = ("done", "failed", "ended")
-"""States of runs that a sweep does not execute any more."""
 
 
 def load(spec: Place | Mapping[str, object], changes: Mapping[str, object] | None = None) -> RunSpec:
@@ -285,7 +283,7 @@ class Sweep:
         Returns the number of ``runs`` and of those in each state.
         """
         from rt_scale.progress.bars import counting
-        from rt_scale.report.status import count_states
+        from rt_scale.report.status import ENDED, count_states
         from rt_scale.system.console import PlainConsole
 
         began = time.monotonic()
@@ -293,7 +291,7 @@ class Sweep:
             while True:
                 self._swept.store.refresh(curves=False)
                 counts = count_states(self._swept)
-                over, total = sum(counts[state] for state in OVER), counts["runs"] + self._swept.to_sample
+                over, total = sum(counts[state] for state in ENDED), counts["runs"] + self._swept.to_sample
                 show(over, total)
                 if over >= total or (timeout is not None and time.monotonic() - began >= timeout):
                     return counts

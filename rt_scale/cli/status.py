@@ -159,12 +159,14 @@ def _watch(look: _Look) -> None:
     """Show the status until no run is left to be done, or until Ctrl-C."""
     from rich.live import Live
 
+    from rt_scale.report.status import ENDED
+
     with suppress(KeyboardInterrupt), Live(console=open_console(), auto_refresh=False) as live:
         while True:
             began = time.monotonic()
             rows, _ = look.rows()
             live.update(look.view(rows), refresh=True)
             to_come = any(each.to_sample for each in look.sweeps)
-            if not to_come and all(row.state in ("done", "failed", "ended") for row in rows):
+            if not to_come and all(row.state in ENDED for row in rows):
                 return
             time.sleep(max(WATCH, time.monotonic() - began))

@@ -21,8 +21,8 @@ from rt_scale.system.tables import FittedTable
 STYLES = {
     "done": "green", "running": "cyan", "failed": "red", "ended": "blue", "partial": "yellow", "missing": "dim",
 }  # fmt: skip
-
-
+ENDED = ("done", "failed", "ended")
+"""States of a run that a sweep does not execute any more."""
 LISTED = 200
 """Most runs of a store that are listed, and read to be named."""
 

@@ -19,8 +19,6 @@ from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from rt_scale.system.console import duration_text
 
-ENDED = ("done", "failed", "ended")
-"""States of a run that nobody executes any more."""
 _WORDS = {
     "running": "running", "failed": "failed", "ended": "ended early", "partial": "interrupted", "missing": "to start",
 }  # fmt: skip

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from rt_scale.report.page import Report, live_html, to_html
 from rt_scale.report.report import report_points
-from rt_scale.report.serving.running import ENDED, RunsNow, counts_text, running_rows
-from rt_scale.report.status import status_of_sweep
+from rt_scale.report.serving.running import RunsNow, counts_text, running_rows
+from rt_scale.report.status import ENDED, status_of_sweep
 from rt_scale.spec.errors import InputError, StoreUnavailable
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.system.signals import stopping_on_signals
