@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rt_scale.report.analyses.base import Analysis, Asked, Picture, Table
 from rt_scale.report.analyses.pruning import TEST
@@ -13,9 +13,12 @@ from rt_scale.report.statistics import DIFFERENCES, estimate
 from rt_scale.spec.errors import counted
 from rt_scale.spec.experiments.training import TrainingSpec, training
 from rt_scale.spec.grid import Point, axis_names, grouped, value_label
-from rt_scale.spec.metrics import ACCURACY
+from rt_scale.spec.metrics import ACCURACY, Bounds
 from rt_scale.spec.part import json_text
 from rt_scale.store.results import RunResult
+
+if TYPE_CHECKING:
+    from rt_scale.report.figures.panels import Drawing, Line
 
 _TITLE = "Distillation against labels"
 _CAPTION = (
@@ -23,8 +26,8 @@ _CAPTION = (
     "points, is over the student that learned the labels of the same images with the same seed."
 )
 _IN_COMMON = ("data", "encoder", "projector", "augment", "train")
-_ARM = ("kind", "teacher.", "student.")
-"""Beginnings of the axes that tell the two ways of training apart."""
+_HOW = ("kind", "teacher.", "student.")
+"""Beginnings of the axes by which learning labels and learning outputs differ."""
 
 
 @dataclass(frozen=True)
@@ -128,36 +131,48 @@ def _cells(row: Compared) -> list[str]:
 
 
 def _pictures(asked: Asked, rows: Sequence[Compared], keys: Sequence[str]) -> list[Picture]:
-    """The accuracies of both over the first axis of numbers that is no choice of the two, and their difference."""
     from rt_scale.report.figures.drawing import draw, save
-    from rt_scale.report.figures.panels import Drawing, Line, mean_line
 
-    places = [key for key in keys if not key.startswith(_ARM) and all(_number(row.values[key]) for row in rows)]
+    if not (drawn := panels(rows, keys)):
+        return []
+    svg, png = (asked.folder / f"labels.{form}" for form in ("svg", "png"))
+    save(draw(drawn, _TITLE, 2), svg, png)
+    return [Picture("labels", f"{_TITLE}: means over seeds with their 95 % intervals.", svg, png)]
+
+
+def panels(rows: Sequence[Compared], keys: Sequence[str]) -> list[Drawing]:
+    """The accuracies of both, in %, over the first of the axes ``keys`` that is of numbers and of both, and the gains.
+
+    None without such an axis.
+    """
+    from rt_scale.report.figures.panels import Drawing, mean_line
+
+    places = [key for key in keys if not key.startswith(_HOW) and all(_number(row.values[key]) for row in rows)]
     if not places:
         return []
     x, others = places[0], [key for key in keys if key != places[0]]
     names = axis_names(keys)
     lines = grouped(rows, lambda row: ", ".join(f"{names[key]} = {value_label(row.values[key])}" for key in others))
 
-    def line(label: str, members: Sequence[Compared], values: Sequence[Sequence[float]]) -> Line:
+    def line(label: str, members: Sequence[Compared], values: Sequence[Sequence[float]], bounds: Bounds) -> Line:
         there = [(row.values[x], each) for row, each in zip(members, values, strict=True) if each]
         ordered = sorted(there, key=lambda pair: pair[0])
-        return mean_line(label, [at for at, _ in ordered], [each for _, each in ordered], DIFFERENCES, 100)
+        return mean_line(label, [at for at, _ in ordered], [each for _, each in ordered], bounds, 100)
 
     first = next(iter(lines.values()))
-    accuracies = [line("labels", first, [[*row.labels.values()] for row in first])]
+    accuracies = [line("labels", first, [[*row.labels.values()] for row in first], ACCURACY)]
     accuracies += [
-        line(label or "student", members, [[*row.student.values()] for row in members])
+        line(label or "student", members, [[*row.student.values()] for row in members], ACCURACY)
         for label, members in lines.items()
     ]
-    gains = [line(label or "student", members, [row.gains for row in members]) for label, members in lines.items()]
-    panels = [
+    gains = [
+        line(label or "student", members, [row.gains for row in members], DIFFERENCES)
+        for label, members in lines.items()
+    ]
+    return [
         Drawing("", names[x], "test accuracy (%)", "log2", accuracies, bars=True),
         Drawing("", names[x], "gain over labels (points)", "log2", gains, bars=True),
     ]
-    svg, png = (asked.folder / f"labels.{form}" for form in ("svg", "png"))
-    save(draw(panels, _TITLE, 2), svg, png)
-    return [Picture("labels", f"{_TITLE}: means over seeds with their 95 % intervals.", svg, png)]
 
 
 def _number(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rt_scale.api import run
-from rt_scale.report.analyses.labels import analysis, compared
+from rt_scale.report.analyses.labels import Compared, analysis, compared, panels
 from rt_scale.report.statistics import DIFFERENCES, estimate
 from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.sweep import SweepSpec
@@ -93,3 +93,16 @@ def test_sweeps_of_one_kind_alone_have_none(executed: tuple[list[Point], Store],
     points, store = executed
     for kind in ("distill", "supervise"):
         assert analysis(asked([point for point in points if point.spec.kind == kind], store, tmp_path)) is None
+
+
+def test_intervals_end_where_accuracies_do_and_gains_may_be_losses() -> None:
+    apart, wide = {0: 0.02, 1: 0.5, 2: 0.98}, {0: 0.98, 1: 0.5, 2: 0.02}
+    rows = [Compared({"data.samples": samples}, apart, wide, {}) for samples in (20, 60)]
+    accuracies, gains = panels(rows, ["data.samples"])
+    assert [line.label for line in accuracies.lines] == ["labels", "student"]
+    for line in accuracies.lines:
+        assert list(line.x) == [20, 60]
+        assert (min(line.low), max(line.high)) == (0, 100)
+    (line,) = gains.lines
+    assert min(line.low) == -100
+    assert panels(rows, []) == []
