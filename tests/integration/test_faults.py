@@ -200,7 +200,7 @@ def test_workers_and_nodes_of_a_run_of_several_are_lost(
         each
         for each in psutil.process_iter(["cmdline", "environ"])
         if re.match(TRIAL, " ".join(each.info["cmdline"] or ()))
-        and each.info["environ"]["RAY_TMPDIR"] == nodes.environment["RAY_TMPDIR"]
+        and (each.info["environ"] or {}).get("RAY_TMPDIR") == nodes.environment["RAY_TMPDIR"]
     )
     trial.kill()  # it started the workers, and cannot free their cores any more
     wait_for(lambda: resumed(3), process)
