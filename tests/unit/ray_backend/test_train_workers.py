@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from rt_scale.ray_backend import train_workers
 from rt_scale.ray_backend.trial import TrialConfig
@@ -69,3 +71,26 @@ def test_a_refusal_or_a_death_leaves_none(
     with pytest.raises(kind):
         fit(monkeypatch, tmp_path, refused)
     assert Store(tmp_path).run(SPEC).failure() is None
+
+
+@pytest.mark.parametrize("before", [None, "10.0.0.9:6379"])
+def test_ray_train_is_told_its_ray_while_it_trains(
+    before: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("RAY_ADDRESS", before)
+    seen = []
+
+    def trained() -> None:
+        seen.append((os.environ["RAY_ADDRESS"], "RAY_ADDRESS" in train_workers.ENV_VARS_TO_PROPAGATE))
+        raise OSError("a worker is gone")
+
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
+    monkeypatch.setattr(train_workers, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=trained))
+    config = TrialConfig(
+        specs=(SPEC,), launch=LaunchSpec(workers=2), store=str(tmp_path), data_dir=tmp_path, device="cpu", local=True
+    )
+    assert train_workers._fit(config, str(tmp_path)) == "a worker is gone"
+    assert seen == [("10.0.0.1:6379", True)]
+    assert os.environ.get("RAY_ADDRESS") == before
