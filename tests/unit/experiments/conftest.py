@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
 from rt_scale.experiments.options import Options
@@ -17,6 +19,8 @@ from rt_scale.experiments.runner import run
 from rt_scale.spec.document import resolve_same, set_dotted
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.metrics import read_metrics
+from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 
 TINY: dict[str, Any] = {
@@ -81,6 +85,46 @@ def break_off(monkeypatch: pytest.MonkeyPatch) -> BreakOff:
                 run(spec, options)
 
     return run_until
+
+
+def curves(store: Store, spec: RunSpec) -> dict[str, list[tuple[int, float]]]:
+    """Name of each metric of a run -> its steps and values."""
+    table = read_metrics(store.run(spec).metrics_path).to_pydict()
+    found: dict[str, list[tuple[int, float]]] = {}
+    for step, name, value in zip(table["step"], table["name"], table["value"], strict=True):
+        found.setdefault(name, []).append((step, value))
+    return found
+
+
+def saved(run_dir: RunDir, step: int, name: str = "student") -> dict[str, torch.Tensor]:
+    """The weights in one checkpoint of a run."""
+    return load_file(run_dir.path / "checkpoints" / str(step) / f"{name}.safetensors")
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Whether two networks have the same weights, bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def resumed_and_whole(settings: Callable[..., Options], seen: Seen, break_off: BreakOff, tmp_path: Path) -> Any:
+    """From a spec to the stores of two runs of it: one broken off at step 3 of 4 and resumed, one undisturbed.
+
+    Their curves and their last weights are the same.
+    """
+
+    def make(spec: RunSpec) -> tuple[Store, Store]:
+        resumed, whole = (settings(store=Store(tmp_path / name), observer=seen) for name in ("resumed", "whole"))
+        run(spec, whole)
+        for before in spec.dependencies:
+            run(before, resumed)
+        break_off(spec, resumed, at=3)
+        run(spec, resumed)
+        assert curves(resumed.store, spec) == curves(whole.store, spec)
+        assert equal(*(saved(options.store.run(spec), 4) for options in (resumed, whole)))
+        return resumed.store, whole.store
+
+    return make
 
 
 @pytest.fixture(scope="session")

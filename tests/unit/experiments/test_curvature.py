@@ -27,9 +27,9 @@ from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network, build_pair
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
 from rt_scale.training.distillation import ComputedTargets
+from tests.unit.experiments.conftest import curves
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -97,14 +97,6 @@ def test_images_are_in_batches_of_the_training_and_balanced(tiny: Tiny, digits: 
     assert [len(x) for x, _ in clean.batches] == [20]
     clean.spec = tiny({**CURVATURE, "train.batch_size": 8})
     assert np.bincount(torch.cat([y for _, y in clean.batches]).numpy()).tolist() == [2] * 10
-
-
-def curves(store: Store, spec: RunSpec) -> dict[str, list[tuple[int, float]]]:
-    table = read_metrics(store.run(spec).metrics_path).to_pydict()
-    found: dict[str, list[tuple[int, float]]] = {}
-    for step, name, value in zip(table["step"], table["name"], table["value"], strict=True):
-        found.setdefault(name, []).append((step, value))
-    return found
 
 
 def test_every_probing_has_it_and_the_training_does_not_notice(

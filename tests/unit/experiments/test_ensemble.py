@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.experiments.batched import Bench, run_batched
@@ -20,8 +19,7 @@ from rt_scale.spec.document import build_run
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec, stream
 from rt_scale.store.store import Store
-from tests.unit.experiments.conftest import BreakOff, Seen
-from tests.unit.experiments.test_curvature import curves
+from tests.unit.experiments.conftest import curves
 from tests.unit.spec.test_consistency import SMALL
 
 Tiny = Callable[..., RunSpec]
@@ -63,20 +61,8 @@ def test_probes_are_of_the_first_and_the_target_of_all(tiny: Tiny, settings: Mak
 
 
 @pytest.mark.parametrize("more", [{}, {"augment": {"kind": "crop_flip", "padding": 1}}])
-def test_a_resumed_run_has_the_same(
-    more: dict[str, Any], tiny: Tiny, settings: Make, seen: Seen, break_off: BreakOff, tmp_path: Path
-) -> None:
-    whole, broken = (settings(store=Store(tmp_path / name), observer=seen) for name in ("whole", "broken"))
-    spec = tiny({**SEVERAL, **more})
-    run(spec, whole)
-    break_off(spec, broken, at=3)
-    run(spec, broken)
-    assert curves(broken.store, spec) == curves(whole.store, spec)
-    ours, theirs = (
-        load_file(options.store.run(spec).path / "checkpoints" / "4" / "student.safetensors")
-        for options in (broken, whole)
-    )
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+def test_a_resumed_run_has_the_same(more: dict[str, Any], tiny: Tiny, resumed_and_whole: Any) -> None:
+    resumed_and_whole(tiny({**SEVERAL, **more}))
 
 
 def test_it_trains_as_one_batch_with_others(tiny: Tiny, settings: Make, tmp_path: Path) -> None:

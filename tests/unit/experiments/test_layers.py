@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,7 @@ from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
-from tests.unit.experiments.conftest import BreakOff, Seen
-from tests.unit.experiments.test_curvature import curves
+from tests.unit.experiments.conftest import curves
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -40,15 +40,8 @@ def test_every_probing_has_them_and_the_training_does_not_notice(
 
 
 @pytest.mark.parametrize("changes", [{}, EMA])
-def test_a_resumed_run_has_the_same(
-    changes: dict[str, object], tiny: Tiny, settings: Make, seen: Seen, break_off: BreakOff, tmp_path: Path
-) -> None:
-    whole, broken = (settings(store=Store(tmp_path / name), observer=seen) for name in ("whole", "broken"))
-    spec = tiny({**LAYERS, **changes})
-    run(spec, whole)
-    break_off(spec, broken, at=3)
-    run(spec, broken)
-    assert curves(broken.store, spec) == curves(whole.store, spec)
+def test_a_resumed_run_has_the_same(changes: dict[str, object], tiny: Tiny, resumed_and_whole: Any) -> None:
+    resumed_and_whole(tiny({**LAYERS, **changes}))
 
 
 def test_a_student_that_equals_its_teacher_has_its_numbers(tiny: Tiny, settings: Make) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.options import Options
@@ -18,6 +17,7 @@ from rt_scale.probes.evaluator import Embedded, Prober
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
+from tests.unit.experiments.conftest import saved
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -48,10 +48,6 @@ def series(run_dir: RunDir) -> dict[str, list[float]]:
     for name, value in zip(table["name"], table["value"], strict=True):
         found.setdefault(name, []).append(value)
     return found
-
-
-def saved(run_dir: RunDir, step: int, name: str) -> dict[str, torch.Tensor]:
-    return load_file(run_dir.path / "checkpoints" / str(step) / f"{name}.safetensors")
 
 
 @pytest.fixture

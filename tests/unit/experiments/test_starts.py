@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from rt_scale.experiments.dependencies import start_weights
 from rt_scale.experiments.options import Options
@@ -18,7 +17,7 @@ from rt_scale.experiments.runner import run
 from rt_scale.models.networks import build_pair
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.run_dir import RunDir
+from tests.unit.experiments.conftest import equal, saved
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -26,14 +25,6 @@ Weights = dict[str, torch.Tensor]
 MOVES = {"encoder.norm": "batch", "teacher.update": "ema", "teacher.momentum": 0.5, "teacher.statistics": "student"}
 FREE: dict[str, Any] = {"student": {}}
 """The tiny spec's alpha aside."""
-
-
-def saved(run_dir: RunDir, step: int, name: str = "student") -> Weights:
-    return load_file(run_dir.path / "checkpoints" / str(step) / f"{name}.safetensors")
-
-
-def equal(a: Weights, b: Weights) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("changes", [{}, MOVES], ids=["frozen", "moving"])

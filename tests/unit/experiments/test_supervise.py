@@ -86,15 +86,8 @@ def test_the_outputs_of_its_student_are_tested_as_classes(tiny: Tiny, settings: 
     assert last["test/accuracy"] == pytest.approx(right.mean())
 
 
-def test_a_run_taught_by_it_goes_on_bitwise(
-    tiny: Tiny, settings: Make, seen: Any, break_off: BreakOff, tmp_path: Path
-) -> None:
-    whole, broken = (settings(store=Store(tmp_path / name), observer=seen) for name in ("whole", "broken"))
-    spec = tiny(TAUGHT)
-    expected = run(spec, whole).last
-    run(spec.dependencies[0], broken)
-    break_off(spec, broken, at=3)
-    assert run(spec, broken).last == expected
+def test_a_run_taught_by_it_goes_on_bitwise(tiny: Tiny, resumed_and_whole: Any) -> None:
+    resumed_and_whole(tiny(TAUGHT))
 
 
 def test_fractions_of_a_set_are_nested_for_a_seed(tiny: Tiny, digits: Prepared) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.base import check_all
@@ -20,19 +19,13 @@ from rt_scale.models.networks import build_network
 from rt_scale.report.weights import write_weights
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec, stream
-from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
-from tests.unit.experiments.conftest import BreakOff, Seen
-from tests.unit.experiments.test_curvature import curves
+from tests.unit.experiments.conftest import curves, equal, saved
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
 WIDE = {"teacher.width": 2.0, "student.alpha": 1.0, "encoder.norm": "batch"}
 AS_WIDE = {"encoder.width": 2.0, "student.alpha": 1.0, "encoder.norm": "batch"}
-
-
-def saved(run_dir: RunDir, step: int, name: str) -> dict[str, torch.Tensor]:
-    return load_file(run_dir.path / "checkpoints" / str(step) / f"{name}.safetensors")
 
 
 def test_it_is_the_teacher_of_a_run_as_wide_and_is_probed_as_that(tiny: Tiny, settings: Make) -> None:
@@ -57,18 +50,9 @@ def test_it_is_the_teacher_of_a_run_as_wide_and_is_probed_as_that(tiny: Tiny, se
 
 
 @pytest.mark.parametrize("more", [{}, {"probe.layers": {"images": 20}}, {"augment": {"kind": "crop_flip"}}])
-def test_a_resumed_run_has_the_same(
-    more: dict[str, Any], tiny: Tiny, settings: Make, seen: Seen, break_off: BreakOff, tmp_path: Path
-) -> None:
-    whole, broken = (settings(store=Store(tmp_path / name), observer=seen) for name in ("whole", "broken"))
+def test_a_resumed_run_has_the_same(more: dict[str, Any], tiny: Tiny, resumed_and_whole: Any) -> None:
     spec = tiny({**WIDE, **more})
-    run(spec, whole)
-    break_off(spec, broken, at=3)
-    run(spec, broken)
-    assert curves(broken.store, spec) == curves(whole.store, spec)
-    for step, name in ((0, "teacher"), (4, "student")):
-        ours, theirs = (saved(options.store.run(spec), step, name) for options in (broken, whole))
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert equal(*(saved(store.run(spec), 0, "teacher") for store in resumed_and_whole(spec)))
 
 
 def test_it_can_be_the_student_of_another_run(tiny: Tiny, settings: Make) -> None:
