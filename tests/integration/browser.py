@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
+import axe_core_python
 import numpy as np
 from PIL import Image
 from selenium import webdriver
@@ -100,6 +101,24 @@ class Browser:
             lambda _: look(), f"not shown: {what}"
         )
         return found
+
+    def prefer(self, look: str) -> None:
+        """Be the browser of somebody who likes pages ``light`` or ``dark``."""
+        media = [{"name": "prefers-color-scheme", "value": look}]
+        self.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+
+    def fits(self, width: int) -> bool:
+        """Whether the page is no wider than a window of that many pixels, which it is shown in from now on."""
+        screen = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        self.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        return bool(self.chrome.execute_script("return document.documentElement.scrollWidth") <= width)
+
+    def serious(self) -> list[str]:
+        """The findings of axe-core on this page that it calls serious or critical."""
+        self.chrome.execute_script(Path(axe_core_python.__file__).with_name("axe.min.js").read_text())
+        found = self.chrome.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+        assert len(found["passes"]) > 10
+        return [each["id"] for each in found["violations"] if each["impact"] in ("serious", "critical")]
 
     def picture(self, name: str) -> None:
         """Keep a picture; a page that is blank, or one bar above nothing, fails."""

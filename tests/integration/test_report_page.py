@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import axe_core_python
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
@@ -193,21 +192,15 @@ def test_a_table_is_sorted_with_the_keyboard(page: Browser) -> None:
 @pytest.mark.parametrize("look", ["light", "dark"])
 def test_people_who_cannot_see_well_can_read_it(page: Browser, look: str) -> None:
     """No finding of axe-core that it calls serious or critical."""
-    media = [{"name": "prefers-color-scheme", "value": look}]
-    page.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-    page.chrome.execute_script(Path(axe_core_python.__file__).with_name("axe.min.js").read_text())
-    found = page.chrome.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
-    assert len(found["passes"]) > 10
-    assert [each["id"] for each in found["violations"] if each["impact"] in ("serious", "critical")] == []
+    page.prefer(look)
+    assert page.serious() == []
     page.picture(f"report-{look}")
 
 
 @pytest.mark.parametrize("width", [400, 1400, 2000])
 def test_it_is_no_wider_than_its_window(page: Browser, width: int) -> None:
-    screen = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-    page.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     try:
-        assert page.chrome.execute_script("return document.documentElement.scrollWidth") <= width
+        assert page.fits(width)
         page.picture(f"report-{width}")
     finally:
         page.chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

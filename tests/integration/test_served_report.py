@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import axe_core_python
 import pytest
 import yaml
 
@@ -78,10 +77,10 @@ def test_the_page_follows_a_run_and_a_reader_keeps_their_place(
         lambda: re.search(r"[1-9]\d* of 12 about (\d+m )?\d+s", browser.texts("#running-now tbody tr")[0]), "epochs"
     )
     for look, width in (("light", 1400), ("dark", 400)):
-        see(browser, look, width)
+        browser.prefer(look)
+        assert browser.fits(width)
         browser.picture(f"served-{look}-{width}")
-        assert browser.chrome.execute_script("return document.documentElement.scrollWidth") <= width
-    assert serious(browser) == []
+    assert browser.serious() == []
 
     # A reader opens the base spec, sorts downwards, and scrolls.
     browser.click("#base summary")
@@ -117,17 +116,3 @@ def test_the_page_follows_a_run_and_a_reader_keeps_their_place(
     assert (server.returncode, err) == (0, "")
     assert out.startswith("Ended. The report stays: open file://")
     browser.until(lambda: "server has ended" in browser.texts("#counts")[0], "that the server has ended")
-
-
-def see(browser: Browser, look: str, width: int) -> None:
-    media = [{"name": "prefers-color-scheme", "value": look}]
-    browser.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-    screen = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-    browser.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-
-
-def serious(browser: Browser) -> list[str]:
-    """The findings of axe-core that it calls serious or critical."""
-    browser.chrome.execute_script(Path(axe_core_python.__file__).with_name("axe.min.js").read_text())
-    found = browser.chrome.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
-    return [each["id"] for each in found["violations"] if each["impact"] in ("serious", "critical")]

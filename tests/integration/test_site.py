@@ -48,10 +48,8 @@ def test_a_search_without_network_finds_pages(site: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("width", [400, 1400])
 def test_no_page_is_wider_than_its_window(site: Path, tmp_path: Path, width: int) -> None:
-    screen = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
     with opened(tmp_path) as browser:
-        browser.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         for name in ("index", "fields", "paper", "start", "clusters/aws"):
             browser.open((site / "docs" / f"{name}.html").as_uri())
-            assert browser.chrome.execute_script("return document.documentElement.scrollWidth") <= width, name
+            assert browser.fits(width), name
             browser.picture(f"{name.replace('/', '-')}-{width}")
