@@ -24,6 +24,7 @@ _PALETTE = [f"tab:{name}" for name in ("blue", "orange", "green", "purple", "bro
 _NEUTRAL = "0.3"
 _STYLES: Mapping[str, dict[str, Any]] = {
     "ours": {"marker": "o", "ms": 3, "lw": 1.8},
+    "others": {"lw": 0.5, "color": "0.8", "zorder": 1},
     "teacher": {"ls": "--", "lw": 1.1},
     "input": {"ls": ":", "lw": 1.3},
     "paper": {"ls": "none", "marker": "D", "mfc": "none", "ms": 6},
@@ -74,7 +75,7 @@ def _handles(panels: Sequence[Drawing], colours: Mapping[str, Colour]) -> list[L
     others = {line.label: line for panel in panels for line in panel.lines if line.style != "ours"}
     named = {line.label for panel in panels for line in panel.lines if panel.scale == "names" and line.of}
     for label, line in others.items():
-        look = {**_STYLES[line.style], "color": _INPUT if line.style == "input" and not line.of else _NEUTRAL}
+        look = {"color": _INPUT if line.style == "input" and not line.of else _NEUTRAL, **_STYLES[line.style]}
         if line.style == "teacher" and label in named:
             look |= _CROSS
         handles.append(Line2D([], [], label=label, **look))
@@ -125,7 +126,7 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Colour]) -> No
     if panel.bars:
         _fit(axis, panel.lines, names)
     axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
-    if axis.get_ylim()[0] < 0 <= min((min(line.y) for line in panel.lines if len(line.y)), default=0):
+    if axis.get_ylim()[0] < 0 <= min((y for line in panel.lines for y in line.y if not math.isnan(y)), default=0):
         axis.set_ylim(bottom=0)  # the margin of the axis is below possible values
     axis.set_title(panel.title, fontsize=10)
     axis.grid(alpha=0.25)

@@ -16,12 +16,16 @@ from rt_scale.spec.grid import axis_names, grouped
 from rt_scale.spec.metrics import ACCURACY as PROBED
 from rt_scale.spec.metrics import Bounds, metric_bounds
 
-Style = Literal["ours", "teacher", "input", "paper"]
+Style = Literal["ours", "others", "teacher", "input", "paper"]
 ACCURACY, GAIN = "accuracy", "gain"
 OF_PROBES = {ACCURACY: PROBED, GAIN: DIFFERENCES}
 """Metrics of a panel that each probe has: the student's accuracy, and that less its own teacher's -> bounds."""
 FEW = 5
 """Of fewer seeds each is drawn."""
+MANY = 24
+"""Of more curves in a panel only some are named,"""
+BEST = 12
+"""those whose students end best; the others are behind them, in one grey."""
 _LABELS = {
     "train/kl": "KL divergence (training)",
     "distance/from_init": "distance from start",
@@ -36,7 +40,7 @@ class Line:
 
     Attributes:
         label: for the legend.
-        style: ``paper`` is for the numbers that the paper prints.
+        style: ``paper``: numbers that the paper prints; ``others``: curves without names, NaN between them.
         of: the label of the related line of style ``ours``; empty: none.
         low, high: ends of the means' intervals, NaN if there is none; empty: no intervals.
         seeds: the values of each seed, if there are few.
@@ -175,19 +179,43 @@ def _lines(panel: Panel, runs: Iterable[ProbedRun]) -> dict[str, list[ProbedRun]
 
 
 def _over_epochs(panel: Panel, runs: Sequence[ProbedRun], metrics: Mapping[str, Series]) -> list[Line]:
-    lines, teachers = [], {}
-    for label, members in _lines(panel, runs).items():
-        curves = [curve for run in members if (curve := _curve(panel.metric, run, metrics))]
-        if not curves:
-            continue
-        epochs = [epoch for epoch, _ in curves[0]]
-        same = [[value for _, value in curve] for curve in curves if [epoch for epoch, _ in curve] == epochs]
-        lines.append(_line(label, epochs, list(zip(*same, strict=True)), panel.metric))
-        teachers[label] = (epochs[0], epochs[-1]), members
-    if panel.metric == GAIN and teachers:
-        ends = next(iter(teachers.values()))[0]
-        lines.append(Line("teacher", ends, [0, 0], "teacher"))
-    return lines + (_references(teachers, metrics) if panel.metric == ACCURACY else [])
+    found: dict[str, tuple[Sequence[float], Sequence[Sequence[float]]]] = {}
+    members = _lines(panel, runs)
+    for label, those in members.items():
+        curves = [curve for run in those if (curve := _curve(panel.metric, run, metrics))]
+        if curves:
+            epochs = [epoch for epoch, _ in curves[0]]
+            same = [[value for _, value in curve] for curve in curves if [epoch for epoch, _ in curve] == epochs]
+            found[label] = epochs, list(zip(*same, strict=True))
+    named = _named({label: members[label] for label in found})
+    lines = [_line(label, *found[label], panel.metric) for label in named]
+    if rest := [curve for label, curve in found.items() if label not in named]:
+        lines.append(_others(rest, 100 if panel.metric in OF_PROBES else 1))
+    ends = {label: (found[label][0][0], found[label][0][-1]) for label in named}
+    if panel.metric == GAIN and named:
+        lines.append(Line("teacher", ends[named[0]], [0, 0], "teacher"))
+    if panel.metric == ACCURACY:
+        lines += _references({label: (ends[label], members[label]) for label in named}, metrics)
+    return lines
+
+
+def _named(lines: Mapping[str, Sequence[ProbedRun]]) -> list[str]:
+    """The labels of the curves that are named, in the order of ``lines``: all, or of many the best."""
+    if len(lines) <= MANY:
+        return list(lines)
+
+    def ends(label: str) -> float:
+        return fmean(run.scores.student_at("last") for run in lines[label] if run.scores is not None)
+
+    best = set(sorted(lines, key=ends, reverse=True)[:BEST])
+    return [label for label in lines if label in best]
+
+
+def _others(curves: Sequence[tuple[Sequence[float], Sequence[Sequence[float]]]], factor: float) -> Line:
+    """Mean curves as one line with gaps; each is of epochs and of every seed's values at each of them."""
+    x = [place for epochs, _ in curves for place in (*epochs, math.nan)]
+    y = [value for _, columns in curves for value in (*(factor * fmean(column) for column in columns), math.nan)]
+    return Line(f"{len(curves):,} others", x, y, "others")
 
 
 def _curve(metric: str, run: ProbedRun, metrics: Mapping[str, Series]) -> Sequence[tuple[float, float]]:

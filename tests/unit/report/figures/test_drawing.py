@@ -47,6 +47,22 @@ def test_axes_are_scaled_and_lines_are_where_they_belong(scale: Any, axis: str) 
     assert len(drawn.collections) == 2
 
 
+def test_curves_without_names_are_grey_behind_the_others_and_one_entry_of_the_legend() -> None:
+    nan = float("nan")
+    lines = [
+        Line("alpha = 1", [0, 1], [1.0, 2.0]),
+        Line("30 others", [0, 1, nan, 0, 1], [0.0, 0.2, nan, 0.3, 0.4], "others"),
+    ]
+    figure = draw([Drawing("", "epoch", "how much", "linear", lines)], "", 1)
+    ours, others = figure.axes[0].lines
+    assert others.get_zorder() < ours.get_zorder()
+    assert others.get_color() == "0.8"
+    assert figure.axes[0].get_ylim()[0] == 0
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["alpha = 1", "30 others"]
+    assert [handle.get_color() for handle in legend.get_lines()][1] == "0.8"
+
+
 def test_names_are_ticks_and_lines_stand_side_by_side() -> None:
     (drawn,) = draw([panel("names")], "", 1).axes
     assert [tick.get_text() for tick in drawn.get_xticklabels()] == ["a", "b"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rt_scale.report.figures.panels import drawings
+from rt_scale.report.figures.panels import BEST, MANY, Line, drawings
 from rt_scale.report.paper import Panel
 from rt_scale.report.results import ProbedRun, Scores
 
@@ -77,6 +78,37 @@ def test_a_gain_is_over_the_own_teacher_with_zero_as_reference() -> None:
     assert (list(gain.x), list(gain.y)) == ([0, 4], pytest.approx([0, 40]))
     assert gain.high[1] == pytest.approx(40 + 100 * 4.3027 * 0.2 / 3**0.5, abs=0.01)
     assert (zero.style, list(zero.x), list(zero.y)) == ("teacher", [0, 4], [0, 0])
+
+
+def many(lines: int) -> list[ProbedRun]:
+    """Runs of as many alphas, the students of the last of which end best."""
+    return [run(seed, 0.4 + number / 1000 + seed / 100, alpha=(number + 1) / 100)
+            for number in range(lines) for seed in range(3)]  # fmt: skip
+
+
+def test_of_many_curves_the_best_are_named_and_the_others_are_one_line() -> None:
+    def drawn(lines: int, metric: str = "accuracy") -> list[Line]:
+        members = many(lines)
+        metrics = {each.run: {"train/kl": [(0, 1.0), (4, 2.0)], "probe/teacher/linear": [(0, 0.3), (4, 0.3)]}
+                   for each in members}  # fmt: skip
+        (panel,) = drawings(Panel("epoch", "alpha", metric=metric), members, metrics, "last", None)
+        return list(panel.lines)
+
+    assert [line.style for line in drawn(MANY)].count("ours") == MANY
+    lines = drawn(MANY + 1)
+    named = [line.label for line in lines if line.style == "ours"]
+    assert named == [f"alpha = {(number + 1) / 100}" for number in range(MANY + 1 - BEST, MANY + 1)]
+    (others,) = (line for line in lines if line.style == "others")
+    assert others.label == f"{MANY + 1 - BEST} others"
+    assert list(others.x[:6]) == pytest.approx([0, 4, math.nan, 0, 4, math.nan], nan_ok=True)
+    assert list(others.y[:5]) == pytest.approx([30, 41, math.nan, 30, 41.1], nan_ok=True)
+    assert len(others.y) == 3 * (MANY + 1 - BEST)
+    assert [line.style for line in lines[BEST + 1 :]] == ["teacher", "input"]
+    # The other panels of a figure name the same.
+    for metric, y in (("gain", [0, 11, math.nan]), ("train/kl", [1, 2, math.nan])):
+        also = drawn(MANY + 1, metric)
+        assert [line.label for line in also if line.style == "ours"] == named
+        assert list(next(line for line in also if line.style == "others").y[:3]) == pytest.approx(y, nan_ok=True)
 
 
 def test_a_list_is_told_in_short_with_its_name() -> None:
