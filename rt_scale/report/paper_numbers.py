@@ -16,6 +16,7 @@ from rt_scale.spec.document import flat_fields
 from rt_scale.spec.experiments.training import training
 from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.networks import PAPER, part_flags
+from rt_scale.spec.part import json_text
 from rt_scale.spec.run import RunSpec
 
 START = "teacher.start_from"
@@ -138,17 +139,18 @@ def departures(points: Sequence[Point]) -> list[str]:
     varied = {key for point in points for key in point.values}
     ours = [flat_fields(point.spec.fields) for point in points]
     found: dict[str, dict[str, None]] = {}
+    papers: dict[str, dict[str, Any]] = {}
     for point, fields in zip(points, ours, strict=True):
         own = training(point.spec).encoder
-        encoder = {"name": own.name, "norm": own.norm, "args": own.args, "source": own.source}
         epochs = training(point.spec).train.epochs
         document = {
             "data": {"name": "cifar10"},
-            "encoder": encoder,
+            "encoder": {"name": own.name, "norm": own.norm, "args": own.args, "source": own.source},
             "train": {"epochs": epochs if epochs in EPOCHS else max(EPOCHS)},
         }
-        papers = RunSpec.model_validate(document).model_dump(mode="json")
-        plain = flat_fields(papers)
+        if (asked := json_text(document)) not in papers:
+            papers[asked] = flat_fields(RunSpec.model_validate(document).model_dump(mode="json"))
+        plain = papers[asked]
         for key, value in fields.items():
             if value != plain.get(key) and key not in varied and not key.startswith(_UNSHOWN):
                 found.setdefault(key, {})
