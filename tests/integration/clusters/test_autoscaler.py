@@ -19,11 +19,13 @@ import pytest
 import yaml
 from ray._private.services import get_node_ip_address
 
+from rt_scale.ray_backend.usage import SAMPLE_S
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 from rt_scale.store.usage import read_usage
 from tests.integration.conftest import PROGRAM, TIMEOUT
 from tests.integration.joining import RAY, Start, connecting, environment, name_of, told
+from tests.integration.sweeping import slow_down
 from tests.integration.test_cluster_nodes import free_port
 
 HEAD = "f" * 51 + "00000"
@@ -106,7 +108,12 @@ def grow(start: Start, tmp_path: Path, living: Callable[[int], list[int]]) -> It
         token.parent.mkdir(parents=True)
         token.write_text(secrets.token_hex(32))
         token.chmod(0o600)
-        env = {**environment(home), "RAY_AUTH_MODE": "token"}
+        env = {
+            **environment(home),
+            "RAY_AUTH_MODE": "token",
+            "PYTHONPATH": str(tmp_path),
+            "SLOW": str(slow_down(tmp_path)),
+        }
         file = tmp_path / "cluster.yaml"
         file.write_text(yaml.safe_dump(_config(version, idle, f"{get_node_ip_address()}:{port}")))
         pretended = {**env, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "PYTHONUNBUFFERED": "1"}
@@ -198,7 +205,10 @@ def test_gpus_in_parts_and_by_type_and_what_can_never_be(
     told_of = ["1 CPU, 4 GPUs on one node", "accelerator 'H100'", "64 GiB of memory on one node", "3 workers of 1 CPU"]
     assert [words in line for words, line in zip(told_of, refused, strict=True)] == [True] * 4
     assert fits == "8"
-    sweep = growing.sweep(tmp_path / "g", data_dir, "--gpus", "0.5", "--accelerator", "A10G", "--wait-nodes", "1")
+    # Runs that take longer than it takes the driver's meter to look twice.
+    slow = {**SMALL["base"], "objective": {"name": "own_slow:cross_entropy"}, "train": {"epochs": int(4 * SAMPLE_S)}}
+    options = ["--gpus", "0.5", "--accelerator", "A10G", "--wait-nodes", "1"]
+    sweep = growing.sweep(tmp_path / "g", data_dir, *options, base=slow)
     with growing.watching() as until:
         until(lambda nodes: len(nodes) == 1)
     out, err = sweep.communicate(timeout=TIMEOUT)
