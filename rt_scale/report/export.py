@@ -29,7 +29,7 @@ from rt_scale.store.results import AttemptRecord, RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
-from rt_scale.tensorboard.writer import Setting, flat_settings, typed_columns
+from rt_scale.tensorboard.settings import Setting, flat_settings, typed_columns
 
 Form = Literal["csv", "parquet"]
 BATCH = 2**16

@@ -21,7 +21,7 @@ from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.sweep_runs import SweepRuns
-from rt_scale.tensorboard.writer import flat_settings
+from rt_scale.tensorboard.settings import flat_settings
 
 Tracker = Literal["mlflow", "wandb"]
 DATABASE, ARTIFACTS = "mlflow.db", "artifacts"

@@ -27,16 +27,8 @@ from rt_scale.store.atomic import disk_errors, link_relatively, write_if_changed
 from rt_scale.store.run_dir import EVENTS, METRICS
 from rt_scale.system.files import remove
 from rt_scale.tensorboard.means import EVERY, MARGIN, SEEDS, layout_summary, write_means
-from rt_scale.tensorboard.writer import (
-    START,
-    Setting,
-    event_files,
-    flat_settings,
-    folder_name,
-    renew_events,
-    summary_file,
-    typed_columns,
-)
+from rt_scale.tensorboard.settings import Setting, flat_settings, typed_columns
+from rt_scale.tensorboard.writer import START, event_files, folder_name, renew_events, summary_file
 
 EXPERIMENT = EVENTS + "0-sweep"
 SWEEP = "sweep"

@@ -22,14 +22,13 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summ
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from rt_scale.spec.document import flat_fields
 from rt_scale.store.atomic import disk_errors, write_bytes, write_if_changed
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import EVENTS
 from rt_scale.system.files import remove
+from rt_scale.tensorboard.settings import flat_settings
 
 START, SCALARS, END = (EVENTS + name for name in ("1-start", "2-scalars", "3-end"))
-Setting = bool | int | float | str
 
 
 class BoardWriter:
@@ -155,12 +154,6 @@ def short_digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
-def flat_settings(spec: Mapping[str, object]) -> dict[str, Setting]:
-    """Nested values as dotted name -> bool, number or text; lists become text, None is omitted."""
-    given = {key: value for key, value in flat_fields(spec).items() if value is not None}
-    return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in given.items()}
-
-
 def folder_name(label: str) -> str:
     """``label`` as a folder name, at most 200 bytes."""
     name = label.replace("/", "_").replace(os.sep, "_").lstrip(".") or "run"
@@ -168,13 +161,3 @@ def folder_name(label: str) -> str:
         start = name.encode()[:150].decode(errors="ignore")
         name = f"{start}~{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     return name
-
-
-def typed_columns(rows: Sequence[Mapping[str, Setting]]) -> dict[str, list[Setting | None]]:
-    """The values of all rows by key, None if a row lacks it; of one type per key, as TensorBoard hides other rows."""
-    columns: dict[str, list[Setting | None]] = {}
-    for key in dict.fromkeys(key for row in rows for key in row):
-        kinds = {type(row[key]) for row in rows if key in row}
-        plain = kinds == {bool} or kinds <= {int, float}
-        columns[key] = [(row[key] if plain else str(row[key])) if key in row else None for row in rows]
-    return columns

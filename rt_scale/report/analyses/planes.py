@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import RegularGridInterpolator
-from scipy.ndimage import distance_transform_edt
 
 from rt_scale.analyses.plane import orthonormal
 from rt_scale.report.analyses.base import damage_told
@@ -79,6 +77,8 @@ class Plane:
 
     def filled(self, measure: str) -> Array:
         """The measure [H, W], at points that are not computed that of the nearest point of the grid that is."""
+        from scipy.ndimage import distance_transform_edt  # takes a moment to import
+
         values = self.values[measure]
         missing = ~np.isfinite(values)
         if not missing.any() or missing.all():
@@ -92,6 +92,8 @@ class Plane:
 
         Linear between points of the grid; NaN beyond it and beside points that are not computed.
         """
+        from scipy.interpolate import RegularGridInterpolator  # takes a moment to import
+
         start, end = self.corners[0], self.corners[corner]
         places = start + shares[:, None] * (end - start)
         if self.is_line:
