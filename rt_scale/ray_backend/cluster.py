@@ -59,6 +59,7 @@ LOOK_S = 1.0
 """Seconds for which a list of nodes is used again."""
 UNSEEN = 8
 """Least number of concurrent runs if an autoscaler does not report which nodes it can add."""
+BUSY = " If the machine is busy, wait until it is less so, and give the same command again."
 FOLDER = (
     " If it is the folder of its sockets and logs that Ray cannot use, set RAY_TMPDIR to one of your own with a short, "
     "absolute name, e.g. RAY_TMPDIR=$HOME."
@@ -278,7 +279,8 @@ def _init(address: str, given: Mapping[str, Any], *, logged: bool) -> None:
         except Exception as error:  # Ray's classes differ by what failed
             what = "A local Ray could not be started" if local else f"The Ray cluster at {address} could not be joined"
             why = " ".join(str(error.__cause__ or error).split())[:300]
-            raise InputError(f"{what} ({why}).{FOLDER if local else ''}") from error
+            busy = BUSY if "timed out" in why else ""
+            raise InputError(f"{what} ({why}).{busy}{FOLDER if local else ''}") from error
 
 
 def _environment(plugins: Iterable[Plugin]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+import ray
 
 from rt_scale.ray_backend import cluster
 from rt_scale.ray_backend.cluster import HEAD, Cluster, connect, kinds_of_launcher, possible_nodes
@@ -183,6 +184,16 @@ def test_a_folder_that_ray_cannot_use_is_told_with_a_remedy(
         pytest.raises(InputError, match=rf"^A local Ray could not be started .*{words}.* set RAY_TMPDIR"),
         connect("local"),
     ):
+        pass
+
+
+def test_a_ray_that_is_slow_to_start_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise TimeoutError("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "1" * 64)
+    with pytest.raises(InputError, match=r"timed out .* busy, wait .* again\. If it is the folder"), connect("local"):
         pass
 
 
