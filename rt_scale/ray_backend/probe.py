@@ -12,8 +12,10 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from rt_scale.spec.errors import InputError
 
@@ -23,7 +25,9 @@ CONNECT_S = 2
 """Time limit for Ray to connect, in seconds; it tries three times."""
 NODES_S = 4
 """Time limit for the list of nodes, in seconds."""
-PROCESS_S = 25.0
+REGISTERS_S = 5.0
+"""Time that a node which has just been started gets to become known to its cluster, in seconds."""
+PROCESS_S = 30.0
 """Time limit of the probing process in seconds, enough on a busy machine."""
 ALIVE = 0
 """Ray's state of a node that lives."""
@@ -165,16 +169,28 @@ def describe_cluster(address: str) -> dict[str, str]:
     try:
         client = ray._raylet.GcsClient(address=found)
         metadata = usage_lib.get_cluster_metadata(client)
-        nodes = client.get_all_node_info(timeout=NODES_S)
+        if metadata is None:
+            return known | {"problem": "silent"}
+        here = _has_node_here(client, services.find_node_ids)
     except AuthenticationError as error:
         return known | {"problem": "no token" if "currently 'disabled'" in str(error) else "wrong token"}
     except RpcError:
         return known | {"problem": "silent"}
-    if metadata is None:
-        return known | {"problem": "silent"}
     known |= {"ray": metadata["ray_version"], "python": metadata["python_version"]}
-    alive = {node.hex() for node, info in nodes.items() if info.state == ALIVE}
-    return known if alive & set(services.find_node_ids()) else known | {"problem": "elsewhere"}
+    return known if here else known | {"problem": "elsewhere"}
+
+
+def _has_node_here(client: Any, on_machine: Callable[[], Iterable[str]]) -> bool:
+    """Whether a living node of the cluster is among those ``on_machine``; one that is starting is waited for."""
+    end = time.monotonic() + REGISTERS_S
+    while True:
+        nodes = {node.hex(): info.state for node, info in client.get_all_node_info(timeout=NODES_S).items()}
+        here = set(on_machine())
+        if any(nodes.get(node) == ALIVE for node in here):
+            return True
+        if here <= nodes.keys() or time.monotonic() > end:
+            return False
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import platform
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,3 +126,43 @@ def test_problems_in_words(monkeypatch: pytest.MonkeyPatch, answer: dict[str, st
 def test_a_cluster_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, listening: str) -> None:
     monkeypatch.setattr(module, "PROCESS_S", 0.01)
     assert "No Ray cluster answers at" in refusal(listening)
+
+
+class Nodes:
+    """A cluster that knows a node at its third look."""
+
+    def __init__(self, *known: dict[bytes, int]) -> None:
+        self.known = list(known)
+
+    def get_all_node_info(self, timeout: float) -> dict[bytes, Any]:
+        found = self.known.pop(0) if len(self.known) > 1 else self.known[0]
+        return {node: SimpleNamespace(state=state) for node, state in found.items()}
+
+
+ALIVE, DEAD = 0, 1
+
+
+@pytest.mark.parametrize(
+    ("known", "here", "expected", "looks"),
+    [
+        ([{b"\x01": ALIVE}], ["01"], True, 1),
+        ([{}, {b"\x02": ALIVE}, {b"\x01": ALIVE, b"\x02": ALIVE}], ["01"], True, 3),  # it was being started
+        ([{b"\x01": ALIVE}], [], False, 1),
+        ([{b"\x01": DEAD}], ["01"], False, 1),
+    ],
+)
+def test_a_node_that_is_being_started_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, known: list[dict[bytes, int]], here: list[str], expected: bool, looks: int
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    assert module._has_node_here(Nodes(*known), lambda: here) is expected
+    assert len(slept) == looks - 1
+
+
+def test_a_node_of_another_cluster_is_not_waited_for_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    assert not module._has_node_here(Nodes({b"\x02": ALIVE}), lambda: ["01"])
+    assert next(clock) == module.REGISTERS_S + 2
