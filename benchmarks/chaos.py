@@ -63,7 +63,7 @@ class Seen:
         with machines.world() as world:
             data = world.shared / "data"
             shutil.copytree(default_data_dir() / "digits", data / "digits")
-            chaos = Chaos(world, data, small_sweeps(world.shared, seeds=max(1, events // EVENTS_A_SEED), epochs=60))
+            chaos = Chaos(world, data, small_sweeps(world.shared, seeds=max(1, events // EVENTS_A_SEED)))
             quiet_sweep(chaos, world.shared / "quiet")
             began = time.monotonic()
             chaos.live(events, seed, (4.0, 10.0))

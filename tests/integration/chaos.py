@@ -84,6 +84,7 @@ class Chaos:
 
     Attributes:
         sweeps: the sweep files, run by one command.
+        gate: what holds runs back (sweeping.slow_down) and goes after the last event; None: nothing does.
         happened: the events so far.
         exits: exit code -> how often the command ended so.
     """
@@ -91,6 +92,7 @@ class Chaos:
     world: World
     data_dir: Path
     sweeps: list[Path]
+    gate: Path | None = None
     happened: list[Happened] = field(default_factory=list)
     exits: list[int] = field(default_factory=list)
 
@@ -103,7 +105,7 @@ class Chaos:
             "AWS_ENDPOINT_URL": SERVER, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "me",
             "AWS_SECRET_ACCESS_KEY": "secret", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3",
-            "PYTHONUNBUFFERED": "1",
+            "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(self.folder), "SLOW": str(self.gate or ""),
         }  # fmt: skip
         self.logs = itertools.count()
         self.server = self.world.host("store", ip=STORE_IP)
@@ -268,6 +270,8 @@ class Chaos:
             if drawn and time.monotonic() >= due and self._works():
                 self._happen(drawn.pop(0))
                 due = time.monotonic() + self.rng.uniform(*between)
+            if self.gate is not None and not drawn:
+                self.gate.unlink(missing_ok=True)
             time.sleep(LOOK_S)
         self._undo(everything=True)
 
@@ -306,12 +310,12 @@ class Chaos:
         return folder
 
 
-def small_sweeps(folder: Path, *, seeds: int, epochs: int = 60) -> list[Path]:
+def small_sweeps(folder: Path, *, seeds: int) -> list[Path]:
     """Two sweep files: ``4 seeds`` runs of one worker, and ``seeds`` of two."""
     base = {
         "data": {"name": "digits"}, "encoder": {"name": "convnet_8_2", "norm": "batch"},
         "projector": {"hidden": [32], "bottleneck": 16, "out_dim": 64},
-        "train": {"epochs": epochs, "batch_size": 128, "optimizer": {"name": "sgd", "lr": 0.001}},
+        "train": {"epochs": 60, "batch_size": 128, "optimizer": {"name": "sgd", "lr": 0.001}},
         "probe": {"every": "5ep", "epochs": 2, "standardized": False},
     }  # fmt: skip
     launches: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

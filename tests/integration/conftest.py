@@ -132,7 +132,7 @@ def wait_for() -> Callable[[Callable[[], object], subprocess.Popen[str]], None]:
         while not condition():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "waited for too long"
-            time.sleep(0.002)
+            time.sleep(0.02)
 
     return wait
 

@@ -139,4 +139,4 @@ def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.05)

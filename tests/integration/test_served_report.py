@@ -70,9 +70,9 @@ def test_the_page_follows_a_run_and_a_reader_keeps_their_place(
     (address,) = re.findall(r"^Report: (http://localhost:\d+/) \(Ctrl-C ends it\)", server.stdout.readline())
     browser.open(address)
     browser.until(lambda: browser.texts("#counts") == ["2 of 3 done, 1 running"], "what is running")
+    browser.until(lambda: "cpu on " in browser.texts("#running-now tbody tr")[0], "where")
     (row,) = browser.texts("#running-now tbody tr")
     assert points[2].label in row
-    assert "cpu on " in row
     browser.until(
         lambda: re.search(r"[1-9]\d* of 12 about (\d+m )?\d+s", browser.texts("#running-now tbody tr")[0]), "epochs"
     )

@@ -170,7 +170,7 @@ class Kills:
     def stop(self, number: signal.Signals) -> None:
         """The driver is asked to stop: its terminal is closed, or Ctrl-C ends the reader of its output first.
 
-        SIGTERM goes to every process, as Slurm sends it to a step.
+        SIGTERM to every process, as Slurm sends it to a step, is in clusters/test_slurm.py.
         """
         process = self.begin()
         with paused(self.place) as held:
@@ -179,8 +179,7 @@ class Kills:
             if number == signal.SIGINT:
                 process.stdout.close()
                 process.stdout = None
-            for pid in self.living(process.pid) if number == signal.SIGTERM else [-process.pid]:
-                os.kill(pid, number)
+            os.killpg(process.pid, number)
             if number == signal.SIGHUP:  # of which the shell and the terminal send one each
                 os.killpg(process.pid, number)
                 told(process, "stopping: a checkpoint is written first")
@@ -197,27 +196,22 @@ class Kills:
         for path, steps in zip(stopped, logs, strict=True):
             assert RunDir(path).checkpoints.steps()[-1] >= max(steps)
 
-    def kill_driver(self) -> None:
-        """The driver dies: its trials go with it."""
-        process = self.begin()
-        assert self.trials(process.pid)
-        process.kill()
-        process.wait()
-        until(lambda: not self.trials(process.pid))
-        # Ray needs two seconds for that, in which a fast machine ends these two; nobody is there to start the others.
-        assert self.states() <= {"partial", "missing", "done"}
-        assert self.states() != {"done"}
-
-    def kill_trial(self) -> None:
-        """A trial dies: it is started again within the sweep, which ends."""
+    def kill(self) -> None:
+        """A trial dies: it is started again within the sweep. Then the driver: its trials go with it."""
         process = self.begin()
         with paused(self.place) as held:
             pid, killed = next((pid, path) for pid, path in held.items() if pid in training(self.place))
             attempts = RunDir(killed).status().attempts
             os.kill(pid, signal.SIGKILL)
-        out, err = ended(process)
-        assert (process.returncode, err) == (0, ""), out
-        assert (RunDir(killed).status().state, RunDir(killed).status().attempts) == ("done", attempts + 1)
+        self.wait_for(lambda: RunDir(killed).status().attempts > attempts, process)
+        with paused(self.place):
+            assert self.trials(process.pid)
+            process.kill()
+            process.wait()
+        until(lambda: not self.trials(process.pid))
+        # Ray needs two seconds for that, in which a fast machine ends these two; nobody is there to start the others.
+        assert self.states() <= {"partial", "missing", "done"}
+        assert RunDir(killed).status().attempts == attempts + 1
 
 
 def test_a_sweep_survives_whatever_is_killed(
@@ -227,9 +221,9 @@ def test_a_sweep_survives_whatever_is_killed(
     kills = Kills(place, start, wait_for, cli, living)
     kills.stop(signal.SIGHUP)
     kills.stop(signal.SIGINT)
-    kills.stop(signal.SIGTERM)
-    kills.kill_driver()
-    kills.kill_trial()
+    kills.kill()
+    out, err = ended(start(*place.command))
+    assert err == "", out
     assert [place.outcome(point) for point in place.points] == [undisturbed.outcome(point) for point in place.points]
 
 

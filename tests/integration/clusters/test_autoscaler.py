@@ -56,7 +56,7 @@ ray.init({address!r}, log_to_driver=False, logging_level="ERROR")
 while True:
     free = available_resources_per_node()
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    print("nodes", json.dumps({{node: free.get(node, {{}}).get("CPU", 0.0) for node in nodes}}), flush=True)
+    print("nodes now", json.dumps({{node: free.get(node, {{}}).get("CPU", 0.0) for node in nodes}}), flush=True)
     time.sleep(0.5)
 """
 
@@ -83,7 +83,7 @@ class Growing:
 
         def until(so: Callable[[dict[str, float]], bool]) -> dict[str, float]:
             while True:
-                nodes: dict[str, float] = json.loads(told(process, "nodes"))
+                nodes: dict[str, float] = json.loads(told(process, "nodes now"))
                 self.most = max(self.most, len(nodes))
                 if so(nodes):
                     return nodes

@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration import machines
 from tests.integration.machines import PROJECT
+from tests.integration.test_wheel import SMALL
 
 Buildah = Callable[..., str]
 BASE = "FROM scratch\nADD base.tar /\n"
@@ -37,7 +38,9 @@ def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
 
     def command(*words: str | Path, cwd: Path = PROJECT) -> str:
         storage = ["--root", str(folder / "storage"), "--runroot", str(folder / "run")]
-        done = subprocess.run(["buildah", *storage, *map(str, words)], cwd=cwd, capture_output=True, text=True)
+        # As in a container, and unlike in buildah's, no other process of this machine is seen: other tests have Rays.
+        alone = ["unshare", "--pid", "--fork", "--mount-proc", "buildah"]
+        done = subprocess.run([*alone, *storage, *map(str, words)], cwd=cwd, capture_output=True, text=True)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout.strip()
 
@@ -71,8 +74,8 @@ def test_the_demo_runs_in_the_image_as_a_user_without_rights(buildah: Buildah, i
         "refused",
     ]
     assert "demo" in buildah(*inside, "rt-scale", "--help")
-    said = buildah(*inside, "rt-scale", "demo", "--set", "train.epochs=1", "--set", "probe.epochs=1")
-    assert "45 of 45 runs finished" in said
+    sets = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    assert "2 of 2 runs finished" in buildah(*inside, "rt-scale", "demo", *sets)
     assert "report.html" in buildah(*inside, "ls", "rt-store/sweeps/demo/report")
 
 

@@ -17,21 +17,18 @@ import yaml
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from tests.integration.slurm import CORES, Slurm, slurm, until
-from tests.integration.sweeping import SWEEP, Place
+from tests.integration.sweeping import SLOW, SWEEP, Place, slow_down
 
-LONG = {
-    **SWEEP["base"],
-    "train": {"epochs": 120, "batch_size": 128, "optimizer": {"name": "sgd", "lr": 0.001}},
-    "probe": {"every": "40ep", "epochs": 2, "standardized": False},
-}
-SAVED = 480
-"""Steps between two checkpoints of a run that nobody stops."""
+LONG = {**SLOW, "probe": {"every": None, "epochs": 2, "standardized": False}}
+"""Evaluated at its start and its end alone: of itself a run writes no checkpoint in between."""
 
 
 @pytest.fixture(scope="module")
 def site(data_dir: Path) -> Iterator[Slurm]:
-    with slurm() as made:
+    with slurm() as made, pytest.MonkeyPatch.context() as patch:
         shutil.copytree(data_dir, made.shared / "data")
+        slow_down(made.shared)
+        patch.syspath_prepend(made.shared)
         yield made
 
 
@@ -56,7 +53,9 @@ class Submitted(Place):
         written = cli("cluster", "write", kind, self.file, "--store", self.store.root, "--max", 2, "--out", script)
         assert written.out.splitlines()[-1] == f"sbatch {script}", written.err
         edit(script, {"source ": f"source {sys.prefix}/bin/activate", **edits})
-        self.job = site.submit(script, RT_SCALE_DATA=str(self.data_dir))
+        self.slow = slow_down(site.shared)
+        held = {"SLOW": str(self.slow), "PYTHONPATH": str(site.shared)}
+        self.job = site.submit(script, RT_SCALE_DATA=str(self.data_dir), **held)
 
     def hosts(self) -> dict[str, list[str]]:
         """Where each run was executed, by attempt."""
@@ -65,23 +64,22 @@ class Submitted(Place):
             found[record.parent.name] = [each["host"] for each in json.loads(record.read_text())["attempts"]]
         return found
 
-    def steps(self) -> dict[str, list[int]]:
-        """Steps of each run's checkpoints."""
-        folders = self.store.root.glob("runs/*/checkpoints/[0-9]*")
-        found: dict[str, list[int]] = {}
-        for folder in folders:
-            if folder.name.isdigit():
-                found.setdefault(folder.parents[1].name, []).append(int(folder.name))
-        return found
-
     def trains_on(self, node: str) -> bool:
-        """Whether a run has trained there for a while, and is not at its end."""
-        last = {name: hosts[-1] for name, hosts in self.hosts().items()}
-        return any(last.get(name) == node and max(steps) == SAVED for name, steps in self.steps().items())
+        """Whether a run has trained there for an epoch."""
+        return any(
+            hosts[-1] == node and any(b"train/kl" in file.read_bytes() for file in self.runs[name].glob("*2-scalars*"))
+            for name, hosts in self.hosts().items()
+        )
 
-    def saved_in_between(self) -> set[str]:
-        """Runs with a checkpoint that only a stop request has made."""
-        return {name for name, steps in self.steps().items() if any(step % SAVED for step in steps)}
+    def saved_in_between(self) -> bool:
+        """Whether a run has a checkpoint that a stop request has made."""
+        done = {name for name, run in self.runs.items() if (run / "result.json").exists()}
+        return any(name not in done and [*run.glob("checkpoints/[1-9]*")] for name, run in self.runs.items())
+
+    @property
+    def runs(self) -> dict[str, Path]:
+        """The directories of the runs that were begun."""
+        return {path.name: path for path in self.store.root.glob("runs/*")}
 
 
 def edit(script: Path, changes: Mapping[str, str]) -> None:
@@ -96,15 +94,11 @@ def edit(script: Path, changes: Mapping[str, str]) -> None:
 def preempted(site: Slurm, place: Submitted, job: str, node: str) -> None:
     """Have the urgent partition take a node away from a job; its runs write checkpoints, and it is queued again."""
     until(lambda: place.trains_on(node))
+    assert not place.saved_in_between()
     site.preempt(node)
-    saved = set[str]()
-
-    def requeued() -> bool:
-        saved.update(place.saved_in_between())
-        return site.restarts(job) == 1
-
-    until(requeued)
-    assert saved
+    until(lambda: site.restarts(job) == 1)
+    assert place.saved_in_between()
+    place.slow.unlink()
     # It ended in order, within the grace time: Slurm did not have to end it.
     log = (site.shared / f"rt-small-{job}.log").read_text()
     assert "interrupted; the same command resumes" in log
