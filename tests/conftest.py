@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,6 @@ from xdist.scheduler import LoadFileScheduling
 # Ray gives its workers the niceness 15: beside a process that computes, another worker of xdist say, a run would get a
 # thirtieth of a core, and a second would become half a minute.
 os.environ.setdefault("RAY_worker_niceness", "0")
-
-
-CLUSTERS = Path(__file__).parent / "integration" / "clusters"
 
 
 @pytest.fixture(autouse=True)
@@ -33,13 +29,6 @@ def nothing_lost() -> None:
     """What an earlier test told this process of lost ones is forgotten."""
     if (lease := sys.modules.get("rt_scale.store.lease")) is not None:
         lease._lost.clear()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of whole clusters are long."""
-    for item in items:
-        if item.path.parent == CLUSTERS:
-            item.add_marker("long")
 
 
 class _Files(LoadFileScheduling):

@@ -43,16 +43,19 @@ def scikit_learns(train: Features, test: Features) -> float:
 
 @pytest.mark.parametrize("archive", [None, *ARCHIVES], ids=lambda path: path.name if path else "digits")
 def test_pixels_have_their_known_accuracy(archive: Path | None, tmp_path: Path) -> None:
-    """20 nearest neighbours of normalised pixels on the whole test split."""
+    """20 nearest neighbours of normalised pixels on the test split, of photographs on its first quarter."""
     data = open_prepared("digits", tmp_path) if archive is None else prepare("photographs", tmp_path, archive)
-    torch.set_num_threads(os.cpu_count() or 1)  # 3 TFLOP
+    torch.set_num_threads(os.cpu_count() or 1)  # 0.8 TFLOP
     train, test = pixel_features(data)
-    accuracy = knn_accuracy(*train, *test, k=20, classes=10)
+    count = len(test.y) if archive is None else len(test.y) // 4
+    accuracy = knn_accuracy(*train, test.x[:count], test.y[:count], k=20, classes=10)
     if archive is None:
         assert accuracy == pytest.approx(scikit_learns(train, test), abs=1 / 360)
         assert 0.94 < accuracy < 0.99
         return
     assert (len(data.train.labels), len(data.test.labels), len(data.info.classes)) == (50_000, 10_000, 10)
     assert data.info.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=2e-3)
-    # The paper's table 3 has 33.61 % for the original pixels; re-encoded as JPEG 33.8 % was measured elsewhere.
-    assert accuracy == pytest.approx(0.338, abs=0.004)
+    # The paper's table 3 has 33.61 % for the original pixels; re-encoded as JPEG 33.8 % was measured elsewhere, on the
+    # whole test split. Its first quarter has 34.5 %, and a deviation of 0.9 %.
+    assert accuracy == pytest.approx(0.3452, abs=0.001)
+    assert accuracy == pytest.approx(0.338, abs=2 * 0.009)

@@ -64,7 +64,7 @@ def test_a_sweep_of_plugins_is_read_elsewhere_without_them(start: Start, cli: Cl
     assert plan.code == 0
     assert "a plan does not run the plugin mine_swept.nets:Tiny" in plan.out
     assert "mine_swept" not in sys.modules
-    swept = start("sweep", "mine.yaml", *where, "--data-dir", data_dir)
+    swept = start("sweep", "mine.yaml", *where, "--data-dir", data_dir, "--concurrency", 1)
     assert swept.wait(TIMEOUT) == 0, swept.communicate()
     store = Store(mine / "store")
     names = store.sweep("mine").runs()
@@ -105,12 +105,12 @@ def test_a_plugin_reaches_the_machines_of_a_cluster(nodes: Nodes, start: Start, 
     # It runs only from where Ray has unpacked it: the workers do not know the folder, as on another machine.
     text = f"import os\nassert 'py_modules' in __file__ or 'MINE_DRIVER' in os.environ, __file__\n{NETS}"
     (mine / "mine_swept" / "nets.py").write_text(text)
-    nodes("add", 2)
+    nodes("add", 1)
     where = ["--store", mine / "store", "--data-dir", data_dir, "--address", nodes.address]
     known = f"{nodes.environment['PYTHONPATH']}:{mine}"
     (mine / "elsewhere").mkdir()
     environment = {**nodes.environment, "PYTHONPATH": known, "MINE_DRIVER": "1"}
-    swept = start("sweep", mine / "mine.yaml", *where, env=environment, cwd=mine / "elsewhere")
+    swept = start("sweep", mine / "mine.yaml", *where, "--concurrency", 1, env=environment, cwd=mine / "elsewhere")
     assert swept.wait(TIMEOUT) == 0, swept.communicate()
 
 

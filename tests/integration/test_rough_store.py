@@ -48,7 +48,7 @@ def test_two_drivers_share_a_sweep_over_a_server_that_throttles_and_lists_late(
     points = load_sweep(file)[1]
     with rough(place.server.port, throttled=0.15, lag=8.0) as between:
         place.address = place.server.address(place.folder.name, between.port)
-        command = ["sweep", file, "--store", place.address, "--data-dir", place.data_dir]
+        command = ["sweep", file, "--store", place.address, "--data-dir", place.data_dir, "--concurrency", 1]
         drivers = []
         for machine in "ab":
             place.on(machine)

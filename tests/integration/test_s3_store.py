@@ -220,7 +220,7 @@ def test_a_sweep_and_what_others_see_of_it(place: Place, start: Start, cli: Any)
     base = {**DOCUMENT, "train": {"epochs": 2, "batch_size": 128}}
     file.write_text(yaml.safe_dump({"name": "small", "base": base, "axes": {"student.alpha": [0.1, 1.0]}}))
     where = ["--store", place.address]
-    process = start("sweep", file, *where, "--data-dir", place.data_dir)
+    process = start("sweep", file, *where, "--data-dir", place.data_dir, "--concurrency", 1)
     out, err = process.communicate(timeout=480)
     assert (process.returncode, err) == (0, ""), out
     assert "2 of 2 runs finished" in out

@@ -74,7 +74,7 @@ def test_no_secret_of_the_environment_is_written_anywhere(
     told = f"planted-{secrets.token_hex(16)}"
     with receiving() as got:
         given = ["--data-dir", data_dir, "--notify", f"{got.url}/{told}"]
-        process: subprocess.Popen[str] = start("sweep", file, *where, *given)
+        process: subprocess.Popen[str] = start("sweep", file, *where, *given, "--concurrency", 1)
         out, err = process.communicate(timeout=480)
     shown = [out, err]
     assert (got.events, set(got.paths)) == (["run_failed", "sweep_ended"], {f"/{told}"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.document import resolve_same, set_dotted
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from tests.integration.dying import DIES, Outcome, outcome
@@ -111,23 +109,6 @@ def test_a_second_process_waits_for_the_run_that_both_need(
     assert (outcome(place.first), outcome(place.second)) == undisturbed
     others = place.store.run(RunSpec.model_validate(resolve_same(other)))
     assert states(place.first, place.second, others) == [("done", 1), ("done", 1), ("done", 2)]
-
-
-def test_a_sweep_computes_a_run_that_two_others_share_once(
-    place: Place, start: Start, undisturbed: tuple[Outcome, Outcome], cli: Any
-) -> None:
-    sweep = {"name": "restart", "base": RESTART, "axes": {"student.alpha": [0.0, 0.5]}}
-    path = place.folder / "restart.yaml"
-    path.write_text(yaml.safe_dump(sweep, sort_keys=False))
-    process = start("sweep", path, *place.where, "--concurrency", "2")
-    out, err = process.communicate(timeout=480)
-    assert (process.returncode, err) == (0, ""), out
-    assert "2 of 2 runs finished" in out
-    dirs = [place.store.run(point.spec) for point in load_sweep(path)[1]]
-    assert states(place.first, *dirs) == [("done", 1)] * 3
-    assert (outcome(place.first), outcome(place.second)) == undisturbed
-    rows = json.loads(cli("status", path, "--store", place.store.root, "--json").out)["runs"]
-    assert [row["state"] for row in rows] == ["done", "done"]
 
 
 def test_a_run_that_fails_takes_those_that_need_it_along(place: Place, cli: Any) -> None:

@@ -72,7 +72,7 @@ def test_commands_without_a_home_on_an_ascii_terminal(command: Command, tmp_path
 
 def test_a_sweep_without_a_home_on_an_ascii_terminal(command: Command, tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(yaml.safe_dump({"name": "two", "base": RUN, "seeds": 2}))
-    done = command("sweep", "two.yaml", "--store", STORE, "--device", "cpu")
+    done = command("sweep", "two.yaml", "--store", STORE, "--device", "cpu", "--concurrency", 1)
     assert done.code == 0, done.out + done.err
     assert "2 of 2 runs finished" in done.out
     assert " +- " in done.out
