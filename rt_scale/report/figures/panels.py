@@ -23,9 +23,9 @@ OF_PROBES = {ACCURACY: PROBED, GAIN: DIFFERENCES}
 FEW = 5
 """Of fewer seeds each is drawn."""
 MANY = 24
-"""Of more curves in a panel only some are named,"""
+"""So many curves of a panel are all named."""
 BEST = 12
-"""those whose students end best; the others are behind them, in one grey."""
+"""So many of more are: those whose students end best. The others are behind them, in one grey."""
 _LABELS = {
     "train/kl": "KL divergence (training)",
     "distance/from_init": "distance from start",
