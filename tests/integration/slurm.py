@@ -13,7 +13,7 @@ from tests.integration import machines
 from tests.integration.machines import Host, World
 
 NODES = 3
-CORES, GPUS = 4, 2
+CORES = GPUS = 2
 GRACE_S = 120
 AGAIN_S = 5
 """Seconds that Slurm holds a job back which is requeued: as long as its credentials are valid, 120 s by default."""

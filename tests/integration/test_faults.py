@@ -164,7 +164,7 @@ TOGETHER: dict[str, Any] = {
     "data": {"name": "digits", "samples": 512},
     "encoder": {"name": "convnet_4_2", "norm": "batch"},
     "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 32},
-    "train": {"epochs": 60, "batch_size": 64},
+    "train": {"epochs": 40, "batch_size": 64},
     "probe": {"every": "2ep", "epochs": 1, "standardized": False},
     "precision": "float64",
 }

@@ -15,7 +15,6 @@ import yaml
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -45,25 +44,3 @@ def test_a_run_with_two_workers_is_the_run_with_one(tmp_path: Path, data_dir: Pa
     alone = run(spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     assert found.last == pytest.approx(alone.last, rel=1e-9, abs=1e-9)
     assert found.device_seconds == {"cpu": pytest.approx(2 * found.seconds, abs=0.002)}
-
-
-def test_runs_of_several_workers_in_a_sweep_take_turns(tmp_path: Path, data_dir: Path, start: Start) -> None:
-    """Two runs, room for the workers of one: neither holds what the other waits for, and a failure is told."""
-    file = tmp_path / "sweep.yaml"
-    axes = {"student.alpha": [0.5, 1.0]}
-    optimizer = {"optimizer": {"name": "sgd", "lr": 0.01}}
-    base = {**BASE, "train": BASE["train"] | optimizer}
-    file.write_text(
-        yaml.safe_dump(
-            {"name": "two", "base": base, "axes": axes, "launch": {"workers": 2, "cpus": 1}}, sort_keys=False
-        )
-    )
-    process = start("sweep", file, "--store", tmp_path / "store", "--data-dir", data_dir, "--device", "cpu")
-    out, err = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 0, (out, err)
-    for point in load_sweep(file)[1]:
-        run_dir = Store(tmp_path / "store").run(point.spec)
-        environment = run_dir.record()
-        assert environment is not None
-        assert run_dir.result() is not None
-        assert [(each.workers, each.threads) for each in environment.attempts] == [(2, 1)]

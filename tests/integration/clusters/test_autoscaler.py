@@ -49,6 +49,8 @@ SMALL: dict[str, Any] = {
     },
     "axes": {"student.alpha": [0.1, 0.5]},
 }
+HELD = {**SMALL["base"], "objective": {"name": "own_slow:cross_entropy"}}
+"""The same, of half a second an epoch."""
 WATCH = """
 import json, time, ray
 from ray._private.state import available_resources_per_node
@@ -162,7 +164,7 @@ def test_from_no_node_to_as_many_as_runs_need_and_back(
     own = raylets()
     # Three runs for two nodes: two end soon, the last one goes on and on.
     axes = {"train.epochs": [2, 3, 100_000]}
-    sweep = growing.sweep(tmp_path / "a", data_dir, "--max-nodes", "2", axes=axes)
+    sweep = growing.sweep(tmp_path / "a", data_dir, "--max-nodes", "2", base=HELD, axes=axes)
     with growing.watching() as until:
         until(lambda nodes: len(nodes) == 2)
         # The tail: the node of the others goes while the last run is executed.
@@ -206,7 +208,7 @@ def test_gpus_in_parts_and_by_type_and_what_can_never_be(
     assert [words in line for words, line in zip(told_of, refused, strict=True)] == [True] * 4
     assert fits == "8"
     # Runs that take longer than it takes the driver's meter to look twice.
-    slow = {**SMALL["base"], "objective": {"name": "own_slow:cross_entropy"}, "train": {"epochs": int(4 * SAMPLE_S)}}
+    slow = {**HELD, "train": {"epochs": int(4 * SAMPLE_S)}}
     options = ["--gpus", "0.5", "--accelerator", "A10G", "--wait-nodes", "1"]
     sweep = growing.sweep(tmp_path / "g", data_dir, *options, base=slow)
     with growing.watching() as until:
