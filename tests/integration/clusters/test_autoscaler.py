@@ -154,9 +154,14 @@ def _config(version: int, idle: float, gcs: str) -> dict[str, Any]:
 
 
 def test_from_no_node_to_as_many_as_runs_need_and_back(
-    grow: Callable[[int, float], Growing], tmp_path: Path, data_dir: Path, living: Callable[[int], list[int]]
+    grow: Callable[[int, float], Growing],
+    tmp_path: Path,
+    data_dir: Path,
+    living: Callable[[int], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     growing = grow(2, 6.0)
+    monkeypatch.syspath_prepend(tmp_path)
 
     def raylets() -> set[int]:
         return {pid for pid in living(growing.head.pid) if name_of(pid) == "raylet"}

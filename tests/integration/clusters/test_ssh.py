@@ -195,7 +195,8 @@ def holders(place: Place) -> set[str]:
     return found
 
 
-def test_down_in_the_middle_of_a_sweep_leaves_no_process(lab: Lab) -> None:
+def test_down_in_the_middle_of_a_sweep_leaves_no_process(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(lab.slow.parent))
     lab.head.start(["sleep", "1000"])  # not ours to end
     slow_down(lab.slow.parent)
     lab.place.change({"name": "long", "base": SLOW, "axes": {"student.alpha": [0.25], "projector.out_dim": [16]}})
