@@ -200,7 +200,7 @@ def test_down_in_the_middle_of_a_sweep_leaves_no_process(lab: Lab, monkeypatch: 
     lab.head.start(["sleep", "1000"])  # not ours to end
     slow_down(lab.slow.parent)
     lab.place.change({"name": "long", "base": SLOW, "axes": {"student.alpha": [0.25], "projector.out_dim": [16]}})
-    driver = f". ~/.rt-scale/lab/env && {PROGRAM} sweep {lab.place.file}"
+    driver = f". ~/.rt-scale/lab/env && PYTHONPATH={lab.slow.parent} {PROGRAM} sweep {lab.place.file}"
     sweep = lab.world.start(["ssh", lab.head.ip, driver], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     until(lambda: sweep.poll() is not None or holders(lab.place))
     done = lab.command("down")
