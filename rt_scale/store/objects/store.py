@@ -118,10 +118,18 @@ class ObjectStore(Store):
     def _show_indexed(self, names: AbstractSet[str], curves: bool) -> None:
         """Show finished runs of the index in the mirror."""
         index, root = self._index, f"{self.root}/{RUNS}"
-        for name in names:
-            if not os.path.exists(f"{root}/{name}"):
-                folder = Path(f"{root}/{name}")
-                make_folder(folder, temporary_name(folder), index.runs[name], index.facts(name))
+        there = functools.cache(index.curves)
+        new = {
+            name: index.facts(name) | (there().get(name, {}) if curves else {})
+            for name in names
+            if not os.path.exists(f"{root}/{name}")
+        }
+
+        def make(name: str) -> None:
+            folder = Path(f"{root}/{name}")
+            make_folder(folder, temporary_name(folder), index.runs[name], new[name])
+
+        self.bucket.each(make, new)
         missing = {
             name: [file for file in index.runs[name].files if not os.path.exists(f"{root}/{name}/{file}")]
             for name in names
@@ -129,8 +137,7 @@ class ObjectStore(Store):
         }
         lacking = {name: files for name, files in missing.items() if files}
         if lacking:
-            there = self._index.curves() if curves else {}
-            show = {name: index.facts(name) | there.get(name, {}) for name in lacking}
+            show = {name: index.facts(name) | (there().get(name, {}) if curves else {}) for name in lacking}
             self.bucket.each(lambda name: self.run(name).show_indexed(index.runs[name], show[name], curves), lacking)
 
     def tidy(self) -> None:
