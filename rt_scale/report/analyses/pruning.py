@@ -99,7 +99,8 @@ def analysis(asked: Asked) -> Analysis | None:
     figure = draw([Drawing("", "weights left (%)", "test accuracy (%)", "log10_down", lines)], title, 1)
     svg, png = (asked.folder / f"{name}.{form}" for form in ("svg", "png"))
     save(figure, svg, png)
-    words = "lines are means over seeds, bands their 95 % intervals"
+    spread = "thin lines single seeds" if any(line.seeds for line in lines) else "bands their 95 % intervals"
+    words = f"lines are means over seeds, {spread}"
     return Analysis(
         _TITLE, said, [Picture(name, f"{title}: {words}.", svg, png)], [_table(curves, asked.which)], runs=runs
     )

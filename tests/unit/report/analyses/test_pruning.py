@@ -73,6 +73,8 @@ def test_a_table_and_the_figure_show_the_epoch_that_is_asked_for(tmp_path: Path,
     assert table.rows[1][2].startswith(f"{dense} ± 0.1 [")
     assert table.rows[1][2].endswith(", n = 3")
     assert all(word in found.said[0] for word in (f"{which} ", "0.2", "global", "weights"))
+    (picture,) = found.pictures
+    assert "single seeds" in picture.title  # of three
     drawn = found.pictures[0].svg.read_text()
     assert found.pictures[0].name == "figure-8"
     assert all(word in drawn for word in ("weights left (%)", "100.0", "16.8", "student, rewind 0ep"))
