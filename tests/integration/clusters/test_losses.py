@@ -27,6 +27,7 @@ from tests.integration.machines import CLIENT, PROJECT, Host, Process, World
 from tests.integration.several_nodes import NOTICED
 from tests.integration.sweeping import SLOW, SWEEP, slow_down
 
+pytestmark = pytest.mark.long  # test_chaos, test_aws and test_faults lose nodes, too
 PROGRAMS = Path(sys.executable).parent
 THREE = {**SWEEP, "base": SLOW, "axes": {"student.alpha": [1e-10, 0.5, 1.0]}}
 STORE = "s3://mine/runs"
