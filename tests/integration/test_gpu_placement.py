@@ -39,6 +39,7 @@ class Tells(nn.Sequential):
         told = {
             "name": name,
             "rank": int(os.environ.get("RANK", "0")),
+            "group": os.environ.get("MASTER_PORT", ""),
             "sees": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "has": sorted(map(str, ray.get_gpu_ids())),
             "node": ray.get_runtime_context().get_node_id(),

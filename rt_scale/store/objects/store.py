@@ -119,11 +119,11 @@ class ObjectStore(Store):
         """Show finished runs of the index in the mirror."""
         index, root = self._index, f"{self.root}/{RUNS}"
         there = functools.cache(index.curves)
-        new = {
-            name: index.facts(name) | (there().get(name, {}) if curves else {})
-            for name in names
-            if not os.path.exists(f"{root}/{name}")
-        }
+
+        def files(name: str) -> dict[str, bytes]:
+            return index.facts(name) | (there().get(name, {}) if curves else {})
+
+        new = {name: files(name) for name in names if not os.path.exists(f"{root}/{name}")}
 
         def make(name: str) -> None:
             folder = Path(f"{root}/{name}")
@@ -135,9 +135,9 @@ class ObjectStore(Store):
             for name in names
             if curves or not os.path.exists(f"{root}/{name}/{RESULT}")
         }
-        lacking = {name: files for name, files in missing.items() if files}
+        lacking = [name for name, found in missing.items() if found]
         if lacking:
-            show = {name: index.facts(name) | (there().get(name, {}) if curves else {}) for name in lacking}
+            show = {name: files(name) for name in lacking}
             self.bucket.each(lambda name: self.run(name).show_indexed(index.runs[name], show[name], curves), lacking)
 
     def tidy(self) -> None:

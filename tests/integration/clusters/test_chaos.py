@@ -19,14 +19,14 @@ from tests.integration.test_machines import left
 
 SEED = 57
 """It draws a killed run, a host without power, a store that is away, a full disk, a killed driver and a killed head."""
-RETRIES = {"cpus": 1, "retries": 20}
+LAUNCH = {"cpus": 1, "retries": 20}
 
 
 def test_a_sweep_survives_what_may_happen_to_it(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with machines.world() as world:
         data, file = world.shared / "data", world.shared / "small.yaml"
         shutil.copytree(data_dir / "digits", data / "digits")
-        file.write_text(yaml.safe_dump({**SWEEP, "base": SLOW, "launch": RETRIES}, sort_keys=False))
+        file.write_text(yaml.safe_dump({**SWEEP, "base": SLOW, "launch": LAUNCH}, sort_keys=False))
         chaos = Chaos(world, data, [file], slow_down(world.shared))
         chaos.live(6, seed=SEED, between=(2, 5))
         assert len({each.kind for each in chaos.happened if each.where}) == 6
