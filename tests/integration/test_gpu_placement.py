@@ -98,11 +98,14 @@ def test_every_process_sees_the_gpus_of_its_run_and_no_other(
     out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, (out, err)
     seen: dict[str, set[tuple[str, int, tuple[str, ...]]]] = {name: set() for name in LAUNCHES}
+    groups: dict[str, set[tuple[str, str]]] = {}  # of the workers of a run, by the port where they meet
     for path in told.glob("*.json"):
         each = json.loads(path.read_text())
         sees = sorted(filter(None, each["sees"].split(",")))
         assert sees == each["has"], each
         seen[each["name"]].add((kinds[each["node"]], each["rank"], tuple(sees)))
+        if each["name"] == "ranks":
+            groups.setdefault(each["group"], set()).add((each["node"], each["sees"]))
     ((one, _, sees),) = seen["one"]
     assert (one, len(sees)) == ("a100", 1)
     ((two, _, sees),) = seen["two"]
@@ -111,6 +114,7 @@ def test_every_process_sees_the_gpus_of_its_run_and_no_other(
     assert {sees for _, _, sees in seen["none"]} == {()}
     assert {rank for _, rank, _ in seen["ranks"]} == {0, 1}
     assert {len(sees) for _, _, sees in seen["ranks"]} == {1}
+    assert [len(gpus) for gpus in groups.values()] == [2, 2]  # each worker has one of its own
     # Two runs, of two workers each, and GPUs for one of them at first: neither holds what the other waits for.
     records = {run_dir.path.name: run_dir.record() for run_dir in Store(tmp_path / "store")}
     attempts = {name: record.attempts for name, record in records.items() if record is not None}
