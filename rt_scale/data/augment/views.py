@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
-from torchvision.transforms.v2 import functional as transforms
 
 from rt_scale.data.augment.draws import (
     CropFlipDraws,
@@ -97,8 +96,10 @@ def _views(pixels: torch.Tensor, spec: AugmentSpec, draws: ViewDraws, size: int)
     views = resized_crops(pixels, draws.box, draws.flip, size, spec.interpolation)
     views = on_some(views, draws.jitter, lambda some, rows: jittered(some, draws.select(rows)))
     views = on_some(views, draws.grayscale, lambda some, _: greyscaled(some))
+    from torchvision.transforms.v2.functional import solarize  # takes more than a second to import
+
     views = on_some(views, draws.blur, lambda some, rows: blurred(some, draws.sigma[rows], taps))
-    return on_some(views, draws.solarize, lambda some, _: transforms.solarize(some, spec.solarize_threshold))
+    return on_some(views, draws.solarize, lambda some, _: solarize(some, spec.solarize_threshold))
 
 
 def resized_crops(
@@ -197,13 +198,17 @@ def jittered(pixels: torch.Tensor, draws: ViewDraws) -> torch.Tensor:
 
 def greyscaled(pixels: torch.Tensor) -> torch.Tensor:
     """Views, float [N, C, S, S] in [0, 1] with C of 1 or 3, without colour: C equal channels."""
-    grey: torch.Tensor = transforms.rgb_to_grayscale(pixels, num_output_channels=pixels.shape[1])
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+    grey: torch.Tensor = rgb_to_grayscale(pixels, num_output_channels=pixels.shape[1])
     return grey.contiguous()  # torchvision repeats one channel without copying it
 
 
 def _blended(pixels: torch.Tensor, factor: torch.Tensor, of_mean: torch.Tensor, of_grey: torch.Tensor) -> torch.Tensor:
     """factor * pixels + of_mean * mean grey + of_grey * grey, clamped to [0, 1]; the three are [N, 1, 1, 1]."""
-    grey = transforms.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+    grey = rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
     base = torch.addcmul(grey.mean(dim=(1, 2, 3), keepdim=True) * of_mean, grey, of_grey)
     return torch.addcmul(base, pixels, factor).clamp_(0, 1)
 

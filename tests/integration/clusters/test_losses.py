@@ -27,9 +27,8 @@ from tests.integration.machines import CLIENT, PROJECT, Host, Process, World
 from tests.integration.several_nodes import NOTICED
 from tests.integration.sweeping import SLOW, SWEEP, slow_down
 
-pytestmark = pytest.mark.long  # test_chaos, test_aws and test_faults lose nodes, too
 PROGRAMS = Path(sys.executable).parent
-THREE = {**SWEEP, "base": SLOW, "axes": {"student.alpha": [1e-10, 0.5, 1.0]}}
+THREE = {**SWEEP, "base": SLOW, "axes": {"student.alpha": [1e-10, 0.5, 1.0], "projector.out_dim": [64]}}
 STORE = "s3://mine/runs"
 SERVER = """
 import json, os, pathlib, sys, time
@@ -150,6 +149,7 @@ def test_nodes_that_end_are_unplugged_or_cut_off(
     for name in names:
         hosts.wait(f"a checkpoint of {name}", lambda name=name: hosts.saved(name)[1:])
     where = {name: hosts.world.hosts[hosts.attempt(name, 1)[1]] for name in names}
+    more, _ = hosts.node("h4", cpus=3)
     before = hosts.saved(told)[-1]
     where[cut].cut()
     where[lost].unplug()
@@ -159,7 +159,6 @@ def test_nodes_that_end_are_unplugged_or_cut_off(
         hosts.wait(name, lambda name=name, how=how: f"its node {where[name].ip} was {how}; it continues" in hosts.said)
     assert started[where[told]].wait(60) is not None
     assert hosts.saved(told)[-1] > before  # it saved one before it left
-    more, _ = hosts.node("h4", cpus=3)
     for name in names:
         begun, host = hosts.wait(f"a takeover of {name}", lambda name=name: hosts.attempt(name, 2))
         assert host == more.name
