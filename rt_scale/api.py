@@ -257,7 +257,7 @@ class Sweep:
         from rt_scale.experiments.other_data import DataHere
         from rt_scale.report.export import runs_table
 
-        self._swept.store.refresh()
+        self._swept.store.refresh(events=False)
         return runs_table([self._swept], DataHere(self._data_dir))
 
     def report(self, best: bool = False) -> Path:
@@ -268,7 +268,7 @@ class Sweep:
         from rt_scale.experiments.other_data import DataHere
         from rt_scale.report.report import make_report
 
-        self._swept.store.refresh()
+        self._swept.store.refresh(events=False)
         made = make_report([self._swept], "best" if best else "last", DataHere(self._data_dir))
         self._swept.folder.send(self._swept.folder.report)
         return made.folder / "report.html"

@@ -73,7 +73,7 @@ def export(
     """Write sweeps as two tables, runs and curves, their planes, or for a tracker; or the encoder of a run."""
     _check_together(to, weights, out, of_encoder=bool(form or network or step is not None))
     place, sweeps = open_runs(files, assigned(overrides, imports), store)
-    place.refresh()
+    place.refresh(events=False)
     data = find_data_dir(data_dir)
     if to == "csv" or to == "parquet":
         written, said = _tables(place, sweeps, to, out, data)

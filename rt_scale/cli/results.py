@@ -93,7 +93,7 @@ def report(
 
     _refuse_with_serve(serve, {"--port": port, "--host": host}, {"--json": as_json, "--summary": summary})
     place, sweeps = open_runs(files, assigned(overrides, imports), store)
-    place.refresh()
+    place.refresh(events=False)
     place = writable(place, [sweep.folder.report for sweep in sweeps], out)
     sweeps = [replace(sweep, store=place) for sweep in sweeps]
     if serve:
@@ -296,7 +296,7 @@ def compare(
     from rt_scale.store.sweep_runs import single_runs
 
     place, sweeps = open_runs(files, assigned(overrides, imports), store)
-    place.refresh()
+    place.refresh(events=False)
     found = compare_specs(sweeps)
     runs = single_runs(list(found.specs.values()), place, seeds_apart=True)
     runs = replace(runs, store=writable(place, [runs.folder.report]))

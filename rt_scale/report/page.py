@@ -111,7 +111,11 @@ class Report:
 
     def link(self, run: str, file: str = "") -> Markup:
         """The relative address of a run's directory, or of a file in it."""
-        return Markup(quote(f"{os.path.relpath(self.runs / run, self.folder)}/{file}"))
+        return Markup(quote(f"{self._to_runs}/{run}/{file}"))
+
+    @functools.cached_property
+    def _to_runs(self) -> str:
+        return os.path.relpath(self.runs, self.folder)
 
     @property
     def metrics(self) -> list[str]:

@@ -137,12 +137,13 @@ def departures(points: Sequence[Point]) -> list[str]:
     The defaults of all fields are the paper's (appendix E), for any data set, encoder and norm.
     """
     varied = {key for point in points for key in point.values}
-    ours = [flat_fields(point.spec.fields) for point in points]
+    # Seeds are not departures: one run of each configuration tells.
+    specs = list({point.spec.configuration_hash: training(point.spec) for point in points}.values())
+    ours = [flat_fields(spec.fields) for spec in specs]
     found: dict[str, dict[str, None]] = {}
     papers: dict[str, dict[str, Any]] = {}
-    for point, fields in zip(points, ours, strict=True):
-        own = training(point.spec).encoder
-        epochs = training(point.spec).train.epochs
+    for spec, fields in zip(specs, ours, strict=True):
+        own, epochs = spec.encoder, spec.train.epochs
         document = {
             "data": {"name": "cifar10"},
             "encoder": {"name": own.name, "norm": own.norm, "args": own.args, "source": own.source},

@@ -45,7 +45,10 @@ def flat_fields(document: Mapping[str, object], prefix: str = "") -> dict[str, o
     """Nested mappings as dotted field -> value."""
     flat: dict[str, object] = {}
     for key, value in document.items():
-        flat |= flat_fields(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        if isinstance(value, dict):
+            flat |= flat_fields(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
     return flat
 
 

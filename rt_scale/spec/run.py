@@ -110,7 +110,7 @@ class RunSpec(Part):
         """The hash without any seeds, also those of runs to start from: equal for all repetitions."""
         return _digest(json_text(without_seeds(self.canonical())))
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """The name of the run and of its directory, e.g. ``distill-0123456789abcdef``."""
         return f"{folder_prefix(self.kind)}-{self.hash}"

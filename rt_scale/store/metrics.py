@@ -90,13 +90,13 @@ class MetricsTable:
 
 def _parse(data: bytes) -> pa.Table:
     try:
-        # read_table would also import pandas.
-        table = pq.ParquetFile(BytesIO(data)).read()
+        # read_table would also import pandas; threads take longer than so small a file.
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a readable parquet file: {error}") from error
     if table.schema.names != SCHEMA.names:
         raise ValueError(f"columns {table.schema.names} instead of {SCHEMA.names}")
-    return table.cast(SCHEMA)
+    return table if table.schema.equals(SCHEMA) else table.cast(SCHEMA)
 
 
 def read_metrics(path: Path) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -78,8 +79,6 @@ class RunDir:
     Attributes:
         path: the folder; it need not exist.
         name: of the run: ``<kind>-<hash>``.
-        metrics_path: the file of the metrics table.
-        checkpoints: for reading; write with :meth:`save_checkpoint`.
         stale: seconds without a heartbeat after which an owner on another machine counts as ended.
     """
 
@@ -87,9 +86,18 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         """The run in the folder ``path``."""
-        self.path, self.name, self.metrics_path = path, path.name, path / METRICS
-        self.checkpoints = Checkpoints(path / CHECKPOINTS, self.fetch)
+        self.path, self.name = path, path.name
         self._lease: Lease | None = None
+
+    @property
+    def metrics_path(self) -> Path:
+        """The file of the metrics table."""
+        return self.path / METRICS
+
+    @functools.cached_property
+    def checkpoints(self) -> Checkpoints:
+        """For reading; write with :meth:`save_checkpoint`."""
+        return Checkpoints(self.path / CHECKPOINTS, self.fetch)
 
     def refresh(self) -> None:
         """Download what an object store has of the run; InputError if it refuses, StoreUnavailable if it is silent."""

@@ -150,12 +150,16 @@ class Store:
         other.derived = folder
         return other
 
-    def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
-        """Download what changed in an object store, metrics and event files if ``curves``; a folder needs no download.
+    def refresh(self, *, curves: bool = True, events: bool = True, younger: float = 0.0) -> None:
+        """Download what changed in an object store; a folder needs no download.
 
+        ``curves``: also metrics, artifacts and, if ``events``, the event files of TensorBoard.
         ``younger``: do nothing if the last refresh is less than this many seconds ago. InputError, RunError: the store
         refuses or does not answer.
         """
+
+    def refresh_sweeps(self) -> None:
+        """As :meth:`refresh`, only what is recorded of sweeps."""
 
     def tidy(self) -> None:
         """Make later looks at an object store cheap; InputError, RunError: the store refuses or does not answer."""

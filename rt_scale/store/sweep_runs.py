@@ -27,6 +27,7 @@ from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import read_json
 from rt_scale.store.run_dir import RUNS, RunDir
 from rt_scale.store.store import FILE, Preemptions, Store, SweepDir
+from rt_scale.system.garbage import no_collection
 from rt_scale.system.paths import bundled_sweep, bundled_sweeps
 
 SAMPLED, STOPPED, POINTS = "sampled.json", "stopped.json", "points.json"
@@ -183,6 +184,7 @@ def _stored(name: str, overrides: Sequence[str], store: Store) -> RunSpec:
     return recorded_spec(store.run(found))
 
 
+@no_collection()
 def read_sweep(
     file: Path,
     overrides: Sequence[str],
@@ -220,7 +222,7 @@ def read_sweep(
     if most is not None:
         grid.refuse_large(spec, most)
     elif grid.grid_size(spec) > grid.GRID_LIMIT:
-        store.refresh(curves=False)
+        store.refresh_sweeps()
         started = len(store.sweep(spec.name).runs())
         grid.refuse_large(spec, max(grid.GRID_LIMIT, started), "start them with 'rt-scale sweep --yes' in this store")
     points = grid.expand(spec)

@@ -166,7 +166,7 @@ def _follow(watched: Watched, sweep: SweepRuns, interval: float) -> None:
         while not asked():
             until = time.monotonic() + interval
             with suppress(StoreUnavailable):  # tried again at the next look
-                sweep.store.refresh(younger=LISTING)
+                sweep.store.refresh(events=False, younger=LISTING)
                 watched.look()
             while not asked() and (left := until - time.monotonic()) > 0:
                 time.sleep(min(left, 0.2))

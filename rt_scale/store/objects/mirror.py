@@ -61,18 +61,21 @@ class ObjectRun(RunDir):
         self._sender: threading.Thread | None = None
         self._behind = False
 
-    def refresh(self, curves: bool = True) -> None:
-        """Download the run's small files and the state of its lease; metrics and event files if ``curves``."""
+    def refresh(self) -> None:
+        """Download the run's small files and the state of its lease."""
         entries = self._entries()
         # The listing may lag behind a result that another process has just written.
         if RESULT not in entries and (result := self._look(RESULT)):
             entries |= result
             for name in {SPEC, ENVIRONMENT, METRICS} - entries.keys():
                 entries |= self._look(name)
-        self.show(entries, self._bucket.now, curves)
+        self.show(entries, self._bucket.now, ())
 
-    def show(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
-        """As :meth:`refresh`, of objects (relative key -> entry) listed before; ``now``: the server's clock."""
+    def show(self, entries: Mapping[str, Entry], now: Callable[[], float], without: tuple[str, ...]) -> None:
+        """As :meth:`refresh`, of objects (relative key -> entry) listed before.
+
+        ``now``: the server's clock; ``without``: starts of the names of files that are not brought.
+        """
         if not entries and not self.path.exists():
             return
         with self._looking() as free:
@@ -88,9 +91,9 @@ class ObjectRun(RunDir):
             if newest and live:
                 self._show_live(as_attempt(self._bucket, self._prefix, newest, now))
             if not self._is_unsynced(newest):
-                self._bring(entries, curves)
+                self._bring(entries, without)
 
-    def show_indexed(self, found: Indexed, files: Mapping[str, bytes], curves: bool) -> None:
+    def show_indexed(self, found: Indexed, files: Mapping[str, bytes], without: tuple[str, ...]) -> None:
         """As :meth:`show`, of a finished run in the index; brings what is neither here nor in ``files``."""
         with self._looking() as free:
             if not free:
@@ -100,7 +103,7 @@ class ObjectRun(RunDir):
                 (self.path / CHECKPOINTS / str(step)).mkdir(parents=True, exist_ok=True)
             for name in found.files:
                 path = self.path / name
-                if path.exists() or (is_curve(name) and not curves):
+                if path.exists() or name.startswith(without):
                     continue
                 if name in files:
                     _write(path, files[name])
@@ -273,7 +276,7 @@ class ObjectRun(RunDir):
         self._known.read()
         self._behind = unsynced = self._is_unsynced(lease.before)
         if not unsynced:
-            self._bring(entries, curves=True)
+            self._bring(entries, ())
         self._show_attempts(lease.attempt, live=True)
         write_json(attempt_file(self.path, lease.attempt), asdict(lease.owner))
         write_bytes(self._held, lease.tag.encode())
@@ -338,7 +341,7 @@ class ObjectRun(RunDir):
         path = attempt_file(self.path, attempt.number)
         _write(path, data, file_system_time(path.parent) - age)
 
-    def _bring(self, entries: Mapping[str, Entry], curves: bool) -> None:
+    def _bring(self, entries: Mapping[str, Entry], without: tuple[str, ...]) -> None:
         """Replace the folder's small files by the store's; checkpoints become folders, filled when they are read."""
         manifests = {key.split("/")[1]: entry for key, entry in entries.items() if _is_manifest(key)}
         here = {step for step in names_in(self.path / CHECKPOINTS) if step.isdigit()}
@@ -353,7 +356,7 @@ class ObjectRun(RunDir):
                 if name in self._known.names() and self._look(name):
                     continue
                 remove(self.path / name)
-        wanted = {key: entry for key, entry in small.items() if curves or not is_curve(key)}
+        wanted = {key: entry for key, entry in small.items() if not key.startswith(without)}
         for key, entry in wanted.items():
             if self._known.differs(key, entry.tag):
                 tag = self._bucket.get_file(self._key(key), self.path / key)
@@ -420,9 +423,14 @@ def is_small(key: str) -> bool:
     return folder in ("", ARTIFACTS) and bool(name)
 
 
+def unwanted(curves: bool, events: bool) -> tuple[str, ...]:
+    """Starts of the names of small files that are not brought: without ``curves`` also metrics and artifacts."""
+    return (METRICS, EVENTS, f"{ARTIFACTS}/") if not curves else () if events else (EVENTS,)
+
+
 def is_curve(key: str) -> bool:
     """Whether a small file is brought only where curves or artifacts are wanted."""
-    return key.startswith((METRICS, EVENTS, f"{ARTIFACTS}/"))
+    return key.startswith(unwanted(curves=False, events=False))
 
 
 def _small_names(folder: Path) -> list[str]:

@@ -15,9 +15,9 @@ from rt_scale.store.lease import attempts_at
 from rt_scale.store.objects.bucket import Bucket, Entry
 from rt_scale.store.objects.index import INDEX, LEAST, OPEN, Index, indexed, make_folder, read_files
 from rt_scale.store.objects.known import Known
-from rt_scale.store.objects.mirror import MARKS, ObjectRun, is_curve, is_small
+from rt_scale.store.objects.mirror import MARKS, ObjectRun, is_curve, is_small, unwanted
 from rt_scale.store.objects.uri import clean_address, is_address, mirror_folder
-from rt_scale.store.run_dir import RESULT, RUNS, Spec
+from rt_scale.store.run_dir import METRICS, RESULT, RUNS, Spec
 from rt_scale.store.store import AGAIN, FILE, SWEEPS, Store
 from rt_scale.system.files import temporary_name
 
@@ -72,19 +72,23 @@ class ObjectStore(Store):
         self.bucket.check_writable()
         super().check_writable()
 
-    def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
+    def refresh(self, *, curves: bool = True, events: bool = True, younger: float = 0.0) -> None:
         """Download the small files of all runs and sweeps, and the state of every lease."""
         if time.monotonic() - self._looked < younger:
             return
-        listed = self.bucket.entries("", most=_FEW)
+        listed, without = self.bucket.entries("", most=_FEW), unwanted(curves, events)
         self._indexed = listed is None
         if listed is not None:
-            self._show(_by_name(listed, RUNS), _by_name(listed, SWEEPS), set(), curves)
+            self._show(_by_name(listed, RUNS), _by_name(listed, SWEEPS), set(), without)
         else:
-            self._refresh_many(curves)
+            self._refresh_many(without)
         self._looked = time.monotonic()
 
-    def _refresh_many(self, curves: bool) -> None:
+    def refresh_sweeps(self) -> None:
+        """As :meth:`refresh`, only what is recorded of sweeps."""
+        self._show_sweeps(_by_name(self.bucket.entries(SWEEPS), SWEEPS))
+
+    def _refresh_many(self, without: tuple[str, ...]) -> None:
         """As :meth:`refresh`: the names of the runs, the index, and what that lacks."""
         list_: Callable[[str], dict[str, Entry]] = self.bucket.entries
         names, (sweeps, begun, index) = self.bucket.folders(RUNS), self.bucket.each(list_, (SWEEPS, OPEN, INDEX))
@@ -97,31 +101,31 @@ class ObjectStore(Store):
         else:
             each = self.bucket.each(lambda name: list_(f"{RUNS}/{name}"), rest)
             runs = {name: _by_name(entries, RUNS).get(name, {}) for name, entries in zip(rest, each, strict=True)}
-        self._show(runs, _by_name(sweeps, SWEEPS), done, curves)
-        self._show_indexed(done, curves)
+        self._show(runs, _by_name(sweeps, SWEEPS), done, without)
+        self._show_indexed(done, without)
 
     def _show(
         self,
         runs: dict[str, dict[str, Entry]],
         sweeps: dict[str, dict[str, Entry]],
         done: AbstractSet[str],
-        curves: bool,
+        without: tuple[str, ...],
     ) -> None:
         """Show runs and sweeps (name -> relative key -> entry) in the mirror; others go, but for the runs ``done``."""
         runs = {name: {} for name in names_in(self.root / RUNS) if name not in done} | runs
         now = functools.cache(self.bucket.now)
-        self.bucket.each(lambda name: self.run(name).show(runs[name], now, curves), runs)
-        for name in {*names_in(self.root / SWEEPS), *sweeps}:
-            self._show_sweep(name, sweeps.get(name, {}))
+        self.bucket.each(lambda name: self.run(name).show(runs[name], now, without), runs)
+        self._show_sweeps(sweeps)
         self._listed = {name: entries for name, entries in runs.items() if entries}
 
-    def _show_indexed(self, names: AbstractSet[str], curves: bool) -> None:
+    def _show_indexed(self, names: AbstractSet[str], without: tuple[str, ...]) -> None:
         """Show finished runs of the index in the mirror."""
         index, root = self._index, f"{self.root}/{RUNS}"
         there = functools.cache(index.curves)
 
         def files(name: str) -> dict[str, bytes]:
-            return index.facts(name) | (there().get(name, {}) if curves else {})
+            curves = {} if METRICS.startswith(without) else there().get(name, {})
+            return index.facts(name) | {file: data for file, data in curves.items() if not file.startswith(without)}
 
         new = {name: files(name) for name in names if not os.path.exists(f"{root}/{name}")}
 
@@ -131,14 +135,17 @@ class ObjectStore(Store):
 
         self.bucket.each(make, new)
         missing = {
-            name: [file for file in index.runs[name].files if not os.path.exists(f"{root}/{name}/{file}")]
+            name: [
+                file
+                for file in index.runs[name].files
+                if not file.startswith(without) and not os.path.exists(f"{root}/{name}/{file}")
+            ]
             for name in names
-            if curves or not os.path.exists(f"{root}/{name}/{RESULT}")
         }
         lacking = [name for name, found in missing.items() if found]
         if lacking:
             show = {name: files(name) for name in lacking}
-            self.bucket.each(lambda name: self.run(name).show_indexed(index.runs[name], show[name], curves), lacking)
+            self.bucket.each(lambda name: self.run(name).show_indexed(index.runs[name], show[name], without), lacking)
 
     def tidy(self) -> None:
         """Index the finished runs that the last refresh found outside the index, if they are many."""
@@ -152,6 +159,11 @@ class ObjectStore(Store):
                 curves[name] = read_files(run.path, (file for file in small if is_curve(file) and "/" not in file))
         if len(new) >= LEAST:
             self._index.add(new, facts, curves)
+
+    def _show_sweeps(self, sweeps: dict[str, dict[str, Entry]]) -> None:
+        """Show these sweeps (name -> relative key -> entry) in the mirror; others go."""
+        for name in {*names_in(self.root / SWEEPS), *sweeps}:
+            self._show_sweep(name, sweeps.get(name, {}))
 
     def _show_sweep(self, name: str, entries: Mapping[str, Entry]) -> None:
         folder = self.root / SWEEPS / name
