@@ -60,6 +60,14 @@ install_for_tests() {
     [ -z "$(trap -p EXIT)" ] || { as_root rm -f $policy; trap - EXIT; }
 }
 
+install() { # packages...; with uv, which takes a quarter of pip's time, unless only pip was told of an index or a proxy
+    .venv/bin/python -m pip install -q -c cluster/constraints.txt uv &&
+        .venv/bin/uv pip install -q --python .venv/bin/python -c cluster/constraints.txt "$@" || {
+        say "uv could not install them; now with pip"
+        .venv/bin/python -m pip install -q -c cluster/constraints.txt "$@"
+    }
+}
+
 find_python() {
     local candidate
     for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
@@ -82,18 +90,17 @@ if [ ! -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2
     "$python" -m venv --clear .venv
 fi
 
+export PIP_DISABLE_PIP_VERSION_CHECK=1
 # What is installed for tests has all that is installed without.
 stamp=$(cat pyproject.toml cluster/constraints.txt cluster/bootstrap.sh | sha256sum | cut -d' ' -f1)
 if ! grep -qsx "$stamp ${extra:-.*}" .venv/.bootstrap; then
-    export PIP_DISABLE_PIP_VERSION_CHECK=1
-    say "installing the pinned packages (about 5 GB with torch's CUDA libraries; a few minutes)"
-    .venv/bin/python -m pip install -q -c cluster/constraints.txt "setuptools>=77" wheel
-    .venv/bin/python -m pip install -q -c cluster/constraints.txt -e ".${extra:+[$extra]}"
+    say "installing the pinned packages (about 5 GB with torch's CUDA libraries; a minute or more)"
+    install "setuptools>=77" wheel -e ".${extra:+[$extra]}"
     echo "$stamp $extra" >.venv/.bootstrap
 fi
 if ! .venv/bin/python -c 'import importlib.metadata as m; m.version("ffcv")' 2>/dev/null; then
     say "compiling FFCV"
-    .venv/bin/python -m pip install -q -c cluster/constraints.txt -e '.[ffcv]' >.venv/ffcv.log 2>&1 ||
+    install -e '.[ffcv]' >.venv/ffcv.log 2>&1 ||
         say "FFCV could not be compiled (see .venv/ffcv.log). Everything but its own reader works without it."
 fi
 say "ready: .venv/bin/rt-scale"
