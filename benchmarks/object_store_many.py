@@ -134,7 +134,7 @@ def look(place: str, file: Path, runs: int, mirrors: Path, stage: str, requests:
         "rt-scale status": command("status"),
         "rt-scale status FILE": command("status", str(file)),
         "rt-scale gc": command("gc"),
-        "refresh for a report": lambda: open_place(place).refresh(),
+        "rt-scale report FILE": command("report", str(file)),
     }
     for name, work in ways.items():
         os.environ["RT_SCALE_MIRROR"] = str(mirrors / name.replace(" ", "-"))

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ from rt_scale.cli.options import (
 )
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.system.console import say
+from rt_scale.system.garbage import no_collection
 
 if TYPE_CHECKING:
     from rt_scale.report.page import Report
@@ -92,14 +94,16 @@ def report(
     from rt_scale.report.summary import write_summary
 
     _refuse_with_serve(serve, {"--port": port, "--host": host}, {"--json": as_json, "--summary": summary})
-    place, sweeps = open_runs(files, assigned(overrides, imports), store)
-    place.refresh(events=False)
-    place = writable(place, [sweep.folder.report for sweep in sweeps], out)
-    sweeps = [replace(sweep, store=place) for sweep in sweeps]
-    if serve:
-        _serve(sweeps, partial(_written, sweeps, best, find_data_dir(data_dir), rates_in(price)), host, port, open_it)
-        return
-    written = print_reports(sweeps, best, as_json, find_data_dir(data_dir), rates_in(price))
+    with nullcontext() if serve else no_collection():
+        place, sweeps = open_runs(files, assigned(overrides, imports), store)
+        place.refresh(events=False)
+        place = writable(place, [sweep.folder.report for sweep in sweeps], out)
+        sweeps = [replace(sweep, store=place) for sweep in sweeps]
+        data, rates = find_data_dir(data_dir), rates_in(price)
+        if serve:
+            _serve(sweeps, partial(_written, sweeps, best, data, rates), host, port, open_it)
+            return
+        written = print_reports(sweeps, best, as_json, data, rates)
     if summary is not None:
         given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
         command = ["rt-scale", "report", *given, *set_words(overrides, imports), *(["--best"] if best else [])]

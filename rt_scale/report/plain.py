@@ -13,6 +13,7 @@ from markupsafe import Markup
 from rt_scale.report.statistics import Estimate, estimate
 from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.metrics import metric_bounds
+from rt_scale.store.atomic import names_in
 from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 
@@ -120,7 +121,8 @@ def run_pictures(points: Sequence[Point], store: Store) -> list[RunPicture]:
     """The pictures of the first runs that have some."""
     found: list[RunPicture] = []
     for point in points:
-        paths = sorted(store.run(point.spec).artifacts.glob("*.png"))
+        folder = store.run(point.spec).artifacts
+        paths = [folder / name for name in sorted(names_in(folder)) if name.endswith(".png")]
         found += [RunPicture(f"{point.label}: {path.stem}", point.spec.name, path) for path in paths]
         if len(found) >= MOST_PICTURES:
             break

@@ -52,7 +52,6 @@ from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 from rt_scale.store.usage import NodeRate
 from rt_scale.system.files import remove
-from rt_scale.system.garbage import no_collection
 
 _KINDS = ("linear", "knn")
 """Probes to draw figures of."""
@@ -60,7 +59,6 @@ _PANELS = 12
 """Most panels of a figure."""
 
 
-@no_collection()
 def make_report(
     sweeps: Sequence[SweepRuns], which: Which, here: DataHere, rates: Sequence[NodeRate] = (), *, empty: bool = False
 ) -> Report:

@@ -27,7 +27,6 @@ from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import read_json
 from rt_scale.store.run_dir import RUNS, RunDir
 from rt_scale.store.store import FILE, Preemptions, Store, SweepDir
-from rt_scale.system.garbage import no_collection
 from rt_scale.system.paths import bundled_sweep, bundled_sweeps
 
 SAMPLED, STOPPED, POINTS = "sampled.json", "stopped.json", "points.json"
@@ -184,7 +183,6 @@ def _stored(name: str, overrides: Sequence[str], store: Store) -> RunSpec:
     return recorded_spec(store.run(found))
 
 
-@no_collection()
 def read_sweep(
     file: Path,
     overrides: Sequence[str],

@@ -155,16 +155,16 @@ def _unpack(data: bytes) -> Files:
     return found
 
 
-def make_folder(folder: Path, temporary: Path, found: Indexed, files: Mapping[str, bytes]) -> None:
-    """Make the mirror's folder of an indexed run, which is not there yet, at once.
+def make_folder(folder: str, temporary: str, found: Indexed, files: Mapping[str, bytes]) -> None:
+    """Make the mirror's folder of an indexed run, which is not there yet, under a temporary name first.
 
     With 10,000 runs, Path would take longer than the disk.
     """
-    os.makedirs(f"{temporary}/lease")
-    for step in found.steps:
-        os.makedirs(f"{temporary}/checkpoints/{step}")
+    steps = (f"/checkpoints/{step}" for step in found.steps)
+    for name in ("", "/lease", "/checkpoints", *steps):
+        os.mkdir(temporary + name)
     for name, data in files.items():
-        with open(f"{temporary}/{name}", "wb", buffering=0) as file:
+        with open(f"{temporary}/{name}", "wb") as file:
             file.write(data)
     for number in range(1, found.attempts + 1):
         path = f"{temporary}/lease/{number}.json"
@@ -173,4 +173,4 @@ def make_folder(folder: Path, temporary: Path, found: Indexed, files: Mapping[st
     try:
         os.rename(temporary, folder)
     except OSError:  # another process was faster
-        remove(temporary)
+        remove(Path(temporary))

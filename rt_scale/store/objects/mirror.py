@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import threading
@@ -52,14 +53,21 @@ class ObjectRun(RunDir):
         """The run ``name`` of ``bucket``, mirrored below the folder ``root``."""
         self._bucket, self._prefix, self._mark = bucket, f"{RUNS}/{name}", f"{OPEN}/{name}.run"
         super().__init__(root / RUNS / name)
-        self._lock_file, self._held, self._links = (root / MARKS / f"{name}.{end}" for end in ("lock", "held", "links"))
-        self._known = Known(root / MARKS / f"{name}.known", self.path)
+        self._marks = root / MARKS
         self._lease: ObjectLease | None = None
         self._lock: int | None = None
         self._manifests: dict[str, bytes | None] = {}
         self._sending, self._changed, self._over = threading.Lock(), threading.Event(), threading.Event()
         self._sender: threading.Thread | None = None
         self._behind = False
+
+    def _mark_file(self, end: str) -> Path:
+        """The file beside the mirror: ``lock``, ``held``, ``links`` or ``known``."""
+        return self._marks / f"{self.name}.{end}"
+
+    @functools.cached_property
+    def _known(self) -> Known:
+        return Known(self._mark_file("known"), self.path)
 
     def refresh(self) -> None:
         """Download the run's small files and the state of its lease."""
@@ -221,20 +229,24 @@ class ObjectRun(RunDir):
     def _send_files(self, bucket: Bucket, new: dict[str, bytes]) -> None:
         """Upload the files of checkpoints (step -> manifest); drops those that are removed before it begins."""
         # The run may prune a checkpoint before a slow network has it, so links are uploaded.
-        remove(self._links)
+        links = self._mark_file("links")
+        remove(links)
         for step, data in [*new.items()]:
-            (self._links / step).mkdir(parents=True)
+            (links / step).mkdir(parents=True)
             try:
                 for name in json.loads(data)["files"]:
-                    link = self._links / step / name
+                    link = links / step / name
                     link.parent.mkdir(parents=True, exist_ok=True)
                     os.link(self.path / CHECKPOINTS / step / name, link)
             except FileNotFoundError:
                 del new[step]
         files = [(step, name) for step, data in new.items() for name in json.loads(data)["files"]]
         key = f"{self._prefix}/{CHECKPOINTS}"
-        bucket.each(lambda file: bucket.put_file(f"{key}/{file[0]}/{file[1]}", self._links / file[0] / file[1]), files)
-        remove(self._links)
+        bucket.each(
+            lambda file: bucket.put_file(f"{key}/{file[0]}/{file[1]}", links / file[0] / file[1]),
+            files,
+        )
+        remove(links)
 
     def _send_result(self, result: bytes) -> None:
         self._known.put(RESULT, self._bucket.put(self._key(RESULT), result))
@@ -260,7 +272,7 @@ class ObjectRun(RunDir):
             lease.release()
             raise
         remove(self.path)
-        remove(self._held)
+        remove(self._mark_file("held"))
         self._known.forget()
         return True
 
@@ -279,7 +291,7 @@ class ObjectRun(RunDir):
             self._bring(entries, ())
         self._show_attempts(lease.attempt, live=True)
         write_json(attempt_file(self.path, lease.attempt), asdict(lease.owner))
-        write_bytes(self._held, lease.tag.encode())
+        write_bytes(self._mark_file("held"), lease.tag.encode())
         steps = {key.split("/")[1] for key in entries if key.startswith(f"{CHECKPOINTS}/") and key.count("/") > 1}
         self._manifests = {
             step: self._bucket.get(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}")) if unsynced else self._manifest(step)
@@ -306,7 +318,7 @@ class ObjectRun(RunDir):
             self._send(ending=True)
             self._known.equal(RESULT)
             self._known.write()
-            remove(self._held)
+            remove(self._mark_file("held"))
         with contextlib.suppress(OSError):
             os.utime(attempt_file(self.path, self._lease.attempt), (0, 0))
 
@@ -316,7 +328,7 @@ class ObjectRun(RunDir):
 
     def _is_unsynced(self, newest: Claim | None) -> bool:
         try:
-            return newest is not None and self._held.read_text().strip('"') == newest.tag
+            return newest is not None and self._mark_file("held").read_text().strip('"') == newest.tag
         except FileNotFoundError:
             return False
 
@@ -394,8 +406,8 @@ class ObjectRun(RunDir):
             time.sleep(0.05)
 
     def _open_lock(self) -> int:
-        self._lock_file.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._mark_file("lock").parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self._mark_file("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def _unlock(self) -> None:
         if self._lock is not None:

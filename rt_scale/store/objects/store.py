@@ -127,13 +127,10 @@ class ObjectStore(Store):
             curves = {} if METRICS.startswith(without) else there().get(name, {})
             return index.facts(name) | {file: data for file, data in curves.items() if not file.startswith(without)}
 
-        new = {name: files(name) for name in names if not os.path.exists(f"{root}/{name}")}
-
-        def make(name: str) -> None:
-            folder = Path(f"{root}/{name}")
-            make_folder(folder, temporary_name(folder), index.runs[name], new[name])
-
-        self.bucket.each(make, new)
+        os.makedirs(root, exist_ok=True)
+        temporary = str(temporary_name(Path(root, "new")))
+        for name in names - set(os.listdir(root)):  # not in threads: they would wait for each other
+            make_folder(f"{root}/{name}", temporary, index.runs[name], files(name))
         missing = {
             name: [
                 file

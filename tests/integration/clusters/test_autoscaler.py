@@ -26,6 +26,7 @@ from rt_scale.store.usage import read_usage
 from tests.integration.conftest import PROGRAM, TIMEOUT
 from tests.integration.joining import RAY, Start, connecting, environment, name_of, told
 from tests.integration.sweeping import slow_down
+from tests.integration.sweeping import until as wait_until
 from tests.integration.test_cluster_nodes import free_port
 
 HEAD = "f" * 51 + "00000"
@@ -177,11 +178,11 @@ def test_from_no_node_to_as_many_as_runs_need_and_back(
         store, points = Store(tmp_path / "a" / "store"), load_sweep(tmp_path / "a" / "s.yaml")[1]
         assert [store.status(point.spec.name).state for point in points] == ["done", "done", "running"]
         sweep_dir = store.sweep("grows")
-        until(lambda _: any(run.step > 0 for run in read_usage([sweep_dir])[0].live.values()))
+        wait_until(lambda: any(run.step > 0 for run in read_usage([sweep_dir])[0].live.values()))
         (raylet,) = raylets() - own
         os.kill(raylet, signal.SIGKILL)
         until(lambda nodes: last not in nodes and [*nodes.values()] == [0.0])
-        until(lambda _: read_usage([sweep_dir])[0].interruptions == 1)
+        wait_until(lambda: read_usage([sweep_dir])[0].interruptions == 1)
     sweep.terminate()
     out, err = sweep.communicate(timeout=TIMEOUT)
     assert sweep.returncode == 130, (out, err)

@@ -51,7 +51,7 @@ def filled(objects: Objects, machine: Any) -> Objects:
     return objects
 
 
-def shown(place: ObjectStore, *, curves: bool) -> None:
+def shown(place: ObjectStore, *, curves: bool, events: bool = True) -> None:
     assert place.names() == [f"distill-{number}" for number in range(RUNS)]
     for number, name in enumerate(place.names()):
         run, status = place.run(name), place.status(name)
@@ -60,7 +60,7 @@ def shown(place: ObjectStore, *, curves: bool) -> None:
         assert run.spec() == FakeSpec().canonical()
         assert run.checkpoints.steps() == [number]
         names = ("metrics.parquet", "events.out.tfevents.2-scalars-0001", "artifacts/grid.npz")
-        assert [(run.path / each).exists() for each in names] == [curves] * 3
+        assert [(run.path / each).exists() for each in names] == [curves, curves and events, curves]
 
 
 def kinds(objects: Objects) -> Counter[str]:
@@ -86,6 +86,10 @@ def test_many_finished_runs_are_looked_at_in_few_requests(filled: Objects, machi
     assert b.run("distill-3").checkpoints.read(3, read) == "distill-3"
     machine("c").refresh()
     shown(machine("c"), curves=True)
+    machine("d").refresh(events=False)
+    shown(machine("d"), curves=True, events=False)
+    machine("d").refresh()
+    shown(machine("d"), curves=True)
 
 
 def test_runs_that_are_not_indexed_are_seen_beside_those_that_are(filled: Objects, machine: Any) -> None:

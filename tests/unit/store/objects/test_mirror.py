@@ -114,6 +114,8 @@ def test_curves_are_brought_where_they_are_wanted(objects: Objects, machine: Any
         run.write_spec(FakeSpec())
     b.refresh(curves=False)
     assert {path.name for path in b.run("distill-0").path.iterdir()} == {"spec.json", "lease"}
+    b.refresh(events=False)
+    assert {path.name for path in b.run("distill-0").path.iterdir()} == {"spec.json", "lease", "metrics.parquet"}
     b.refresh()
     names = {path.name for path in b.run("distill-0").path.iterdir()}
     assert names == {"spec.json", "lease", "metrics.parquet", "events.out.tfevents.2-scalars"}

@@ -274,7 +274,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_sent_is_sent_whole(objects: Ob
         objects.before = go_on
         send(run)
         assert "runs/distill-0/checkpoints/3/manifest.json" in objects.contents
-        assert not run._links.exists()
+        assert not run._mark_file("links").exists()
         send(run)
         assert objects.keys("runs/distill-0/checkpoints/3") == []
         assert "runs/distill-0/checkpoints/4/manifest.json" in objects.contents
