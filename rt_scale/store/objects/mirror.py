@@ -34,7 +34,8 @@ from rt_scale.store.objects.bucket import Bucket, Entry
 from rt_scale.store.objects.index import OPEN, Indexed
 from rt_scale.store.objects.known import Known
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
-from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, ENVIRONMENT, EVENTS, METRICS, RESULT, RUNS, SPEC, RunDir
+from rt_scale.store.objects.names import is_manifest, is_small, small_names
+from rt_scale.store.run_dir import CHECKPOINTS, ENVIRONMENT, METRICS, RESULT, RUNS, SPEC, RunDir
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 MARKS = ".mirror"
@@ -192,7 +193,7 @@ class ObjectRun(RunDir):
             try:
                 lease.check(bucket)
                 self._upload_checkpoints(lease, bucket)
-                files = [name for name in _small_names(self.path) if _is_sent(self.path / name)]
+                files = [name for name in small_names(self.path) if _is_sent(self.path / name)]
                 bucket.each(lambda name: self._upload_file(bucket, name), filter(self._known.differs, files))
                 gone = self._known.names() - {*files, RESULT}
                 bucket.delete([self._key(name) for name in sorted(gone)])
@@ -264,7 +265,7 @@ class ObjectRun(RunDir):
             return False
         try:
             self._bucket.delete([self._key(RESULT)])
-            self._bucket.delete([self._key(key) for key in filter(_is_manifest, self._entries())])
+            self._bucket.delete([self._key(key) for key in filter(is_manifest, self._entries())])
             lease.stop()  # a late heartbeat would leave an object
             self._bucket.delete_folder(self._prefix)
             self._bucket.delete([self._mark])
@@ -355,7 +356,7 @@ class ObjectRun(RunDir):
 
     def _bring(self, entries: Mapping[str, Entry], without: tuple[str, ...]) -> None:
         """Replace the folder's small files by the store's; checkpoints become folders, filled when they are read."""
-        manifests = {key.split("/")[1]: entry for key, entry in entries.items() if _is_manifest(key)}
+        manifests = {key.split("/")[1]: entry for key, entry in entries.items() if is_manifest(key)}
         here = {step for step in names_in(self.path / CHECKPOINTS) if step.isdigit()}
         for step in here:
             if step not in manifests:
@@ -363,7 +364,7 @@ class ObjectRun(RunDir):
         for step in manifests.keys() - here:
             (self.path / CHECKPOINTS / step).mkdir(parents=True)
         small = {key: entry for key, entry in entries.items() if is_small(key)}
-        for name in _small_names(self.path):
+        for name in small_names(self.path):
             if name not in small and TEMPORARY not in name and not (self.path / name).is_dir():
                 if name in self._known.names() and self._look(name):
                     continue
@@ -422,32 +423,6 @@ class ObjectRun(RunDir):
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}"
-
-
-def _is_manifest(key: str) -> bool:
-    parts = key.split("/")
-    return len(parts) == 3 and parts[0] == CHECKPOINTS and parts[1].isdigit() and parts[2] == MANIFEST
-
-
-def is_small(key: str) -> bool:
-    """Whether the object is one of a run's files that are kept without a manifest: all but checkpoints and leases."""
-    folder, _, name = key.rpartition("/")
-    return folder in ("", ARTIFACTS) and bool(name)
-
-
-def unwanted(curves: bool, events: bool) -> tuple[str, ...]:
-    """Starts of the names of small files that are not brought: without ``curves`` also metrics and artifacts."""
-    return (METRICS, EVENTS, f"{ARTIFACTS}/") if not curves else () if events else (EVENTS,)
-
-
-def is_curve(key: str) -> bool:
-    """Whether a small file is brought only where curves or artifacts are wanted."""
-    return key.startswith(unwanted(curves=False, events=False))
-
-
-def _small_names(folder: Path) -> list[str]:
-    """The names in a run's folder, and in that of its artifacts."""
-    return [*names_in(folder), *(f"{ARTIFACTS}/{name}" for name in names_in(folder / ARTIFACTS))]
 
 
 def _is_sent(path: Path) -> bool:

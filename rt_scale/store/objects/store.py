@@ -15,7 +15,8 @@ from rt_scale.store.lease import attempts_at
 from rt_scale.store.objects.bucket import Bucket, Entry
 from rt_scale.store.objects.index import INDEX, LEAST, OPEN, Index, indexed, make_folder, read_files
 from rt_scale.store.objects.known import Known
-from rt_scale.store.objects.mirror import MARKS, ObjectRun, is_curve, is_small, unwanted
+from rt_scale.store.objects.mirror import MARKS, ObjectRun
+from rt_scale.store.objects.names import is_curve, is_small, unwanted
 from rt_scale.store.objects.uri import clean_address, is_address, mirror_folder
 from rt_scale.store.run_dir import METRICS, RESULT, RUNS, Spec
 from rt_scale.store.store import AGAIN, FILE, SWEEPS, Store
