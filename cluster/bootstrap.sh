@@ -62,7 +62,7 @@ install_for_tests() {
 
 install() { # packages...; with uv, which takes a quarter of pip's time, unless only pip was told of an index or a proxy
     .venv/bin/python -m pip install -q -c cluster/constraints.txt uv &&
-        .venv/bin/uv pip install -q --python .venv/bin/python -c cluster/constraints.txt "$@" || {
+        .venv/bin/uv pip install -q --compile-bytecode --python .venv/bin/python -c cluster/constraints.txt "$@" || {
         say "uv could not install them; now with pip"
         .venv/bin/python -m pip install -q -c cluster/constraints.txt "$@"
     }

@@ -92,12 +92,12 @@ def multicrop(
 
 def _views(pixels: torch.Tensor, spec: AugmentSpec, draws: ViewDraws, size: int) -> torch.Tensor:
     """All views of one size, [V * B, C, size, size]."""
+    from torchvision.transforms.v2.functional import solarize  # takes more than a second to import
+
     taps = blur_taps(spec.blur.sigma[1], size)
     views = resized_crops(pixels, draws.box, draws.flip, size, spec.interpolation)
     views = on_some(views, draws.jitter, lambda some, rows: jittered(some, draws.select(rows)))
     views = on_some(views, draws.grayscale, lambda some, _: greyscaled(some))
-    from torchvision.transforms.v2.functional import solarize  # takes more than a second to import
-
     views = on_some(views, draws.blur, lambda some, rows: blurred(some, draws.sigma[rows], taps))
     return on_some(views, draws.solarize, lambda some, _: solarize(some, spec.solarize_threshold))
 
