@@ -25,7 +25,7 @@ CONNECT_S = 2
 """Time limit for Ray to connect, in seconds; it tries three times."""
 NODES_S = 4
 """Time limit for the list of nodes, in seconds."""
-REGISTERS_S = 5.0
+REGISTERS_S = 15.0
 """Time that a node which has just been started gets to become known to its cluster, in seconds."""
 PROCESS_S = 30.0
 """Time limit of the probing process in seconds, enough on a busy machine."""

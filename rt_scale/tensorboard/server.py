@@ -51,9 +51,9 @@ def serve(
     except program.TensorBoardServerException as error:
         problem = error.msg.strip()
         raise InputError(f"TensorBoard cannot start: {problem} Choose another port with --port.") from error
-    ready(address)
     # The first signal raises no exception: callbacks from libraries would swallow it.
     with contextlib.suppress(KeyboardInterrupt), stopping_on_signals(lambda text: None) as asked:
+        ready(address)
         while not _waited(interval, asked):
             if refresh is not None:
                 refresh()
