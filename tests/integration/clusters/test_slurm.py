@@ -96,11 +96,14 @@ def preempted(site: Slurm, place: Submitted, job: str, node: str) -> None:
     until(lambda: place.trains_on(node))
     assert not place.saved_in_between()
     site.preempt(node)
-    until(lambda: site.restarts(job) == 1)
+    try:
+        until(lambda: site.restarts(job) == 1)
+    finally:
+        log = (site.shared / f"rt-small-{job}.log").read_text()
+        print(log)  # why it was not queued again
     assert place.saved_in_between()
     place.slow.unlink()
     # It ended in order, within the grace time: Slurm did not have to end it.
-    log = (site.shared / f"rt-small-{job}.log").read_text()
     assert "interrupted; the same command resumes" in log
     assert "DUE TO PREEMPTION" not in log
 
