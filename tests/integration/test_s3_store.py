@@ -235,6 +235,7 @@ def test_a_sweep_and_what_others_see_of_it(place: Place, start: Start, cli: Any)
     exported = json.loads(cli("export", file, "--to", "parquet", *where, "--json").out)
     assert exported["runs"]["rows"] == 2
     assert exported["curves"]["rows"] > 20
+    assert [*b.root.rglob("events.*")] == []  # nothing until now shows them
     assert "nothing to remove" in cli("gc", *where).out
     assert [whole(b, point.spec) == outcome(a.run(point.spec)) for point in points] == [True, True]
     assert "complete already" not in cli("plan", file, *where, "--data-dir", place.data_dir).out

@@ -92,6 +92,13 @@ def test_many_finished_runs_are_looked_at_in_few_requests(filled: Objects, machi
     shown(machine("d"), curves=True)
 
 
+def test_sweeps_alone_are_looked_at(filled: Objects, machine: Any) -> None:
+    b = machine("b")
+    b.refresh_sweeps()
+    assert (b.names(), len(b.sweep("s").runs())) == ([], RUNS)
+    assert kinds(filled) == {"list": 1, "get": 3}
+
+
 def test_runs_that_are_not_indexed_are_seen_beside_those_that_are(filled: Objects, machine: Any) -> None:
     a, b = machine("a"), machine("b")
     begin(a, 4, name="distill-7")
