@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
 
 from rt_scale.plugins import is_reference
 from rt_scale.spec.encoders import parse_encoder
-from rt_scale.spec.errors import cut, guess
+from rt_scale.spec.errors import InputError, cut, guess
 from rt_scale.spec.part import MOST, Part, Plugged, added, changed
 from rt_scale.spec.schedule import Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
@@ -224,10 +225,16 @@ BottleneckParts = Annotated[
 ]
 
 
+def _known_encoder(name: str) -> str:
+    if not is_reference(name):
+        parse_encoder(name)
+    return name
+
+
 class EncoderSpec(Plugged):
     """The network whose embedding is probed; norm, width, attention and init are of rt-scale's own encoders."""
 
-    name: str
+    name: Annotated[str, AfterValidator(_known_encoder)]
     """Name of an encoder (`rt-scale models`), e.g. resnet18, vgg11, convnet_32_2, or of a plugin: my_package.nets:Tiny,
     torchvision.models:resnet18, timm:create_model."""
     norm: Literal["batch", "instance", "group8", "layer", "none"]
@@ -247,8 +254,10 @@ class EncoderSpec(Plugged):
     @classmethod
     def _paper_norm(cls, given: object) -> object:
         if isinstance(given, dict) and isinstance(given.get("name"), str) and given.get("norm") is None:
-            own = is_reference(given["name"])
-            return {**given, "norm": "none" if own else parse_encoder(given["name"]).design.default_norm}
+            norm = "none"  # of a plugin
+            with suppress(InputError):  # the check of the name tells of an unknown one, with all other mistakes
+                norm = parse_encoder(given["name"]).design.default_norm
+            return {**given, "norm": norm}
         return given
 
     @model_validator(mode="after")

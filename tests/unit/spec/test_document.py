@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.spec.document import apply_overrides, set_dotted
+from rt_scale.spec.document import apply_overrides, build_run, set_dotted
 from rt_scale.spec.errors import InputError, nearest, unknown_name
 from rt_scale.spec.yaml_files import MOST_BYTES, parse_yaml, read_document, read_text
 
@@ -88,3 +88,11 @@ def test_of_several_as_close_the_one_that_begins_alike_is_meant() -> None:
     assert nearest("abcd", ["xbcd", "abcx"]) == "abcx"
     message = str(unknown_name("encoder", "vg11", ["vgg11", "resnet18"], "Look."))
     assert message == "Unknown encoder 'vg11'. Did you mean 'vgg11'? Known: resnet18, vgg11. Look."
+
+
+def test_every_mistake_of_a_file_is_told_at_once() -> None:
+    wrong = {"data": {"nmae": "digits"}, "encoder": {"name": "vg11", "widht": 2}, "student": {"alpah": 1}}
+    with pytest.raises(InputError) as caught:
+        build_run(wrong, "a.yaml")
+    for words in ("data.nmae", "encoder.name: Unknown encoder 'vg11'", "encoder.widht", "'width'", "student.alpah"):
+        assert words in str(caught.value), words
