@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,21 @@ def test_killed_while_packing_it_leaves_a_whole_file_or_the_one_before(
     assert cli(*command).code == 0
     assert [path.name for path in out.parent.iterdir()] == ["both.tar.gz"]
     assert out.read_bytes() == whole
+
+
+def test_a_sweep_goes_on_in_the_folder_that_a_bundle_was_unpacked_into(
+    made: Made, packed: Path, cli: Cli, tmp_path: Path
+) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    subprocess.run(["tar", "-xzf", packed, "-C", folder], check=True)
+    for point in made.points(0):
+        run(point.spec, replace(made.settings, store=Store(folder)))
+    rows = json.loads(cli("status", made.files[0], *LABEL, "--store", folder, "--json").out)["runs"]
+    assert [(row["state"], row["attempts"]) for row in rows] == [("done", 1)] * 4
+    for point in made.points(0)[:-1]:
+        there, here = ((store.root / "runs" / point.spec.name / "result.json") for store in (Store(folder), made.store))
+        assert there.read_bytes() == here.read_bytes()
 
 
 def test_killed_while_unpacking_it_is_unpacked_again(

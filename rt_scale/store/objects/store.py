@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 
+from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import names_in
 from rt_scale.store.lease import attempts_at
 from rt_scale.store.objects.bucket import Bucket, Entry
@@ -224,9 +225,18 @@ def _is_record(file: str) -> bool:
 def open_place(place: str | Path) -> Store:
     """The store at ``place``: a folder, ``s3://``, ``gs://`` or ``az://bucket/prefix``.
 
-    InputError: the address holds credentials or cannot be opened.
+    InputError: the address holds credentials or cannot be opened, or the folder is a file.
     """
     if not is_address(place):
+        if Path(place).is_file():
+            bundle = (
+                f" A bundle is given in place of sweep files: rt-scale report {place}. To go on with its sweeps, "
+                "unpack it by tar -xzf into a new folder, which then is a store."
+            )
+            raise InputError(
+                f"'{place}' is a file, which cannot be written as a store: that is a folder or an address. Choose "
+                f"another with --store or RT_SCALE_STORE.{bundle if str(place).endswith('.tar.gz') else ''}"
+            )
         return Store(Path(place))
     address = clean_address(str(place))
     return ObjectStore(Bucket.open(address), mirror_folder(address))

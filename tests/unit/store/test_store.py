@@ -11,7 +11,7 @@ import pytest
 
 from rt_scale.spec.errors import InputError
 from rt_scale.store import run_dir, store
-from rt_scale.store.objects.store import ObjectStore
+from rt_scale.store.objects.store import ObjectStore, open_place
 from rt_scale.store.run_dir import RunStatus
 from rt_scale.store.store import Store
 from tests.records import run_result
@@ -20,6 +20,16 @@ from tests.records import run_result
 def test_a_place_that_cannot_hold_folders_is_bad_input() -> None:
     with pytest.raises(InputError, match=r"/proc/nowhere/store' cannot be made.*--store"):
         Store(Path("/proc/nowhere/store")).check_writable()
+
+
+def test_a_bundle_is_no_store_and_how_it_becomes_one_is_told(tmp_path: Path) -> None:
+    bundle = tmp_path / "demo.tar.gz"
+    bundle.write_bytes(b"")
+    with pytest.raises(
+        InputError, match=rf"{bundle}' is a file, .*--store or RT_SCALE_STORE.*rt-scale report {bundle}.*tar -xzf"
+    ):
+        open_place(bundle)
+    assert open_place(tmp_path).root == tmp_path
 
 
 def test_a_run_of_an_object_store_is_named_by_its_address(tmp_path: Path) -> None:
