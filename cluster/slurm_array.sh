@@ -1,6 +1,6 @@
 #!/bin/bash
 # Written by: rt-scale cluster write slurm_array sweeps/paper/fig1.yaml --store /shared/rt-store --max 4
-# As written (edit the lines marked "# edit"; checksum 3cab8a712e46)
+# As written (edit the lines marked "# edit"; checksum 88c1a8e0c785)
 # Slurm: an array of drivers that know nothing of each other. Each has a node, or a part of one, and a Ray of its own; they
 # share the sweep by the leases in its store. Runs that need more than a node: slurm_nodes.sh. See docs/clusters/slurm.md.
 #SBATCH --job-name=rt-fig1
@@ -38,10 +38,14 @@ until wait "$driver"; code=$?; [ "$code" != 138 ]; do :; done  # 138: it was USR
 kill "$notice" 2>/dev/null
 
 # Slurm requeues a job that it ends, but none that ends by itself at preemption or before the time limit. A job that was
-# cancelled is no longer RUNNING here.
+# cancelled is no longer RUNNING here. A controller that is busy does not answer: it is asked again.
+requeued() {
+    local state
+    state=$(squeue --noheader --job="$job" --format=%T) && { [ "$state" != RUNNING ] || scontrol requeue "$job"; }
+}
 case $code in
     3 | 130)  # the Ray cluster was lost; asked to stop
-        [ "$(squeue --noheader --job="$job" --format=%T)" != RUNNING ] || scontrol requeue "$job" ;;
+        for _ in {1..20}; do requeued && break; sleep 3; done ;;
     4) code=0 ;;  # other drivers execute what is left
 esac
 exit "$code"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Written by: rt-scale cluster write slurm_nodes sweeps/paper/fig1.yaml --store /shared/rt-store --max 4
-# As written (edit the lines marked "# edit"; checksum da4346f6664e)
+# As written (edit the lines marked "# edit"; checksum f8abf3f1ac72)
 # Slurm: one Ray on several nodes, for runs of several workers. Runs that fit on a node: slurm_array.sh, which needs
 # neither nodes that are free at the same time nor ports. See docs/clusters/slurm.md.
 #SBATCH --job-name=rt-fig1
@@ -61,10 +61,14 @@ kill -USR2 "$ray"  # Slurm sends it to every process of that step, and it ends t
 srun --overlap --ntasks="$SLURM_NNODES" --ntasks-per-node=1 rm -rf "$scratch"
 
 # Slurm requeues a job that it ends, but none that ends by itself at preemption or before the time limit. A job that was
-# cancelled is no longer RUNNING here.
+# cancelled is no longer RUNNING here. A controller that is busy does not answer: it is asked again.
+requeued() {
+    local state
+    state=$(squeue --noheader --job="$job" --format=%T) && { [ "$state" != RUNNING ] || scontrol requeue "$job"; }
+}
 case $code in
     3 | 130)  # the Ray cluster was lost; asked to stop
-        [ "$(squeue --noheader --job="$job" --format=%T)" != RUNNING ] || scontrol requeue "$job" ;;
+        for _ in {1..20}; do requeued && break; sleep 3; done ;;
     4) code=0 ;;  # other drivers execute what is left
 esac
 exit "$code"

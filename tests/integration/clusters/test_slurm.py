@@ -136,6 +136,13 @@ case $SLURM_ARRAY_TASK_ID in
     *) exit $SLURM_ARRAY_TASK_ID ;;
 esac' &"""
 """In place of a driver: it ends with the number of its task, or waits to be asked to stop."""
+BUSY = """#!/bin/bash
+name=$(basename "$0")
+mkdir "$(dirname "$0")/$name-$SLURM_JOB_ID" 2>/dev/null || exec /usr/bin/$name "$@"
+echo "$name: Unable to contact slurm controller" >&2
+exit 1
+"""
+"""A client whose controller does not answer at a job's first question."""
 
 
 def test_how_a_driver_ends_decides_what_becomes_of_its_job(site: Slurm, cli: Any, tmp_path: Path) -> None:
@@ -146,7 +153,12 @@ def test_how_a_driver_ends_decides_what_becomes_of_its_job(site: Slurm, cli: Any
     edit(script, {"source ": f"source {sys.prefix}/bin/activate", "#SBATCH --array": "#SBATCH --array=0-6"})
     text = script.read_text()
     (command,) = (line for line in text.splitlines() if line.startswith("rt-scale sweep "))
-    script.write_text(text.replace(command, ENDS))
+    busy = site.shared / "busy"
+    busy.mkdir()
+    for name in ("squeue", "scontrol"):
+        (busy / name).write_text(BUSY)
+        (busy / name).chmod(0o755)
+    script.write_text(text.replace(command, f"PATH={busy}:$PATH\n{ENDS}"))
     job = site.submit(script)
     tasks = {task: f"{job}_{task}" for task in range(7)}
     logs = {task: site.shared / f"rt-small-{tasks[task]}.log" for task in tasks}
