@@ -134,7 +134,8 @@ def draw_maps(columns: Sequence[Column], rows: Sequence[str], coordinates: Coord
             else:
                 axis.set_axis_off()
             if line == 0:
-                axis.set_title(column.title, fontsize=10)
+                # On the left: names of points in the middle of a low panel reach above it.
+                axis.set_title(column.title, fontsize=10, loc="left" if turned else "center")
         bar = figure.colorbar(
             ScalarMappable(norm, measure(name).colours), ax=list(panels[line]), extend=extend, fraction=0.05,
             location="bottom" if turned else "right",
