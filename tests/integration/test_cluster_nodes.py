@@ -87,9 +87,9 @@ def test_a_cluster_is_joined_with_its_token_only(begin_head: Begin, env: dict[st
 
 
 LOST = """
-import os, sys
+import dataclasses, os, sys
 from rt_scale.ray_backend.cluster import connect, ray
-from rt_scale.ray_backend.head import Head, watch_head
+from rt_scale.ray_backend.head import SILENT, Head, watch_head
 def lost(since, trouble):
     print("lost", trouble.what, flush=True)
     os._exit(7)
@@ -99,7 +99,7 @@ def trouble():
     if found != before[0]:
         print("trouble", found and found.what, flush=True)
     before[0] = found
-    return found
+    return dataclasses.replace(SILENT, patience=float(sys.argv[2])) if found == SILENT else found
 with connect(sys.argv[1]) as cluster:
   head = Head(cluster.address)
   with watch_head(trouble, lost):
@@ -117,7 +117,7 @@ def test_a_lost_head_is_noticed_before_ray_ends_the_process(
     begin_head: Begin, env: dict[str, str], start: Start, living: Callable[[int], list[int]]
 ) -> None:
     address, process = begin_head()
-    driver = start("-c", LOST, address, program=[sys.executable], env=env)
+    driver = start("-c", LOST, address, SILENT.patience, program=[sys.executable], env=env)
     told(driver, "up")
     (gcs,) = (pid for pid in living(process.pid) if name_of(pid) == "gcs_server")
     os.kill(gcs, signal.SIGSTOP)
@@ -133,7 +133,7 @@ def test_a_head_that_was_started_anew_and_a_driver_whose_own_node_is_lost(
     begin_head: Begin, env: dict[str, str], start: Start, living: Callable[[int], list[int]]
 ) -> None:
     address, process = begin_head()
-    driver = start("-c", LOST, address, program=[sys.executable], env=env)
+    driver = start("-c", LOST, address, 300, program=[sys.executable], env=env)  # a start takes its time
     told(driver, "up")
     for pid in living(process.pid):
         os.kill(pid, signal.SIGKILL)
@@ -142,7 +142,7 @@ def test_a_head_that_was_started_anew_and_a_driver_whose_own_node_is_lost(
     _, process = begin_head(port=address.rpartition(":")[2], **soon)
     assert told(driver, "lost") == RESTARTED.what
     assert driver.wait(30) == 7
-    driver = start("-c", LOST, address, program=[sys.executable], env=env)
+    driver = start("-c", LOST, address, 300, program=[sys.executable], env=env)
     told(driver, "up")
     process.send_signal(signal.SIGSTOP)  # it would end the head with the node
     (raylet,) = (pid for pid in living(process.pid) if name_of(pid) == "raylet")

@@ -33,9 +33,10 @@ SWEEP = SweepSpec.model_validate({
     "name": "plane",
     "base": {
         "kind": "landscape", "points": [9, 8], "images": 50, "origin": {"run": RUN, "take": "teacher"},
-        "x": {"run": RUN}, "y": {"run": {**RUN, "student": {"alpha": 1.0}}},
+        "x": {"run": {**RUN, "student": {"alpha": 0.5}}}, "y": {"run": {**RUN, "student": {"alpha": 1.0}}},
     },
 })  # fmt: skip
+"""With students that move on any machine: at alpha = 0 it is by rounding alone."""
 HOVERED = """
 document.querySelector('details.view div').on('plotly_hover', event => {
     const {x, y, z, customdata} = event.points[0];
