@@ -56,6 +56,9 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     "teacher an epoch behind, crops": (
         {"teacher": {"update": "previous_epoch", "statistics": "student"}, "augment": {"kind": "crop_flip"}}, 2,
     ),
+    "two teachers of twice the width": (
+        {"teacher": {"width": 2.0, "count": 2}, "student": {"alpha": 1}, "probe.statistics": False}, 2,
+    ),
     "labels with noise": ({"kind": "supervise", "projector.out_dim": 10, "objective.label_noise": 0.3}, 2),
     "noise inputs, other probes": (
         {"data": {"name": "gaussian", "size": 8, "samples": 97, "channels": 1}, "probe.also": ["digits"],

@@ -18,12 +18,15 @@ import pytest
 import yaml
 from PIL import Image
 
+from rt_scale.experiments.options import Options
+from rt_scale.experiments.runner import run
 from rt_scale.ray_backend import sweep as launched
+from rt_scale.spec.errors import ExitCode
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from tests.integration.joining import name_of, told
-from tests.integration.sweeping import SWEEP, Place, paused, training, until
+from tests.integration.sweeping import SLOW, SWEEP, Place, paused, slow_down, training, until
 
 Start = Callable[..., subprocess.Popen[str]]
 GROWN = {"axes": {"projector.out_dim": [16, 32], "student.alpha": [1.0], "train.optimizer.lr": [0.001, 1e30]}}
@@ -225,6 +228,36 @@ def test_a_sweep_survives_whatever_is_killed(
     out, err = ended(start(*place.command))
     assert err == "", out
     assert [place.outcome(point) for point in place.points] == [undisturbed.outcome(point) for point in place.points]
+
+
+def test_at_its_deadline_a_sweep_keeps_what_it_has_and_goes_on_later(
+    tmp_path: Path, data_dir: Path, start: Start, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, data_dir)
+    base = {**SLOW, "train": {**SLOW["train"], "epochs": 20}}  # two minutes; to start Ray may take one
+    place.change({"base": base, "axes": {"projector.out_dim": [16, 64]}})
+    gate = slow_down(tmp_path)
+    monkeypatch.setenv("SLOW", str(gate))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    late = start(*place.command, "--concurrency", 1, "--deadline", "90s")
+    out, err = ended(late)
+    assert late.returncode == ExitCode.DEADLINE, out + err
+    assert "has passed: checkpoints are written" in out
+    rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)["runs"]
+    assert [row["state"] for row in rows] == ["partial", "missing"]
+    first = place.store.run(place.points[0].spec)
+    assert first.checkpoints.steps()[-1] > 0
+
+    gate.unlink()
+    out, err = ended(start(*place.command))
+    assert err == "", out
+    assert first.status().attempts == 2
+    undisturbed = Place(tmp_path / "undisturbed", data_dir)
+    undisturbed.file.write_text(place.file.read_text())
+    for point in place.points:
+        run(point.spec, Options(store=undisturbed.store, data_dir=data_dir, device="cpu", threads=1))
+        assert place.outcome(point) == undisturbed.outcome(point)
 
 
 def test_several_files_are_one_queue_and_what_others_start_from_runs_once(
