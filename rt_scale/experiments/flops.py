@@ -193,7 +193,8 @@ class _Counter:
         self.teachers = spec.teacher.count or 1
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
-        self.cached = constant_targets(spec)
+        self.length = run_length(spec, info.train)
+        self.cached = constant_targets(spec) and self.length.steps > 0
         own = [(self.samples, info.test, self.size, len(info.classes))] if info.labelled and spec.probe.own else []
         others = [(each.train, each.test, probed_size(spec, info, each), len(each.classes)) for each in also.values()]
         self.probed = own + others  # training and test images, their side in pixels, classes
@@ -205,6 +206,9 @@ class _Counter:
         moves = self.spec.teacher.moves  # else it is probed once
         start, once = (Work(), Work()) if moves else (embed_teacher, fit_teacher)
         evaluation, alone = (embed + embed_teacher, fit + fit_teacher) if moves else (embed, fit)
+        described = self.spec.probe.statistics or self.spec.classifies
+        if not (self.length.steps or moves or described) and self.spec.student.alpha == 0:
+            evaluation, alone = Work(), Work()  # the student is its teacher, which is probed
         if "input" in roles:
             for train, test, size, classes in self.probed:
                 once += probe_work(self.spec.probe, train, test, self.info.channels * size**2, classes)
@@ -223,7 +227,7 @@ class _Counter:
             of_teacher = self._layers(self.teacher, images_of_layers) if compared else Work()
             once, alone = (once, alone + of_teacher) if moves else (once + of_teacher, alone)
         # The last batch of an epoch may be smaller.
-        step = self._step() * (self.samples / self.batch / run_length(self.spec, self.info.train).epoch)
+        step = self._step() * (self.samples / self.batch / self.length.epoch)
         return RunWork(Phase(start, once), Phase(step), Phase(evaluation, alone))
 
     def _images(self, size: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.base import Outcome
@@ -31,7 +32,7 @@ from rt_scale.training.accelerate import Accelerated, accelerated
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
 from rt_scale.training.distillation import Distillation, Supervision, Targets
 from rt_scale.training.distributed import with_global_statistics
-from rt_scale.training.loop import Gradients, Progress, distance, train
+from rt_scale.training.loop import Gradients, Objective, Progress, distance, train
 from rt_scale.training.optim import UpdateRules, build_optimizer
 from rt_scale.training.precision import parameter_dtype, set_precision
 from rt_scale.training.pruning import Kept, Mask, read_mask, save_mask, shares
@@ -108,8 +109,16 @@ class TrainingRun:
         self.group.check_same([*self.student.parameters(), *self.teacher.parameters()])
         if self.progress.evaluate_first:
             self._catch_up()
-        objective = reproducible(self.spec, self._objective())
+        objective = None  # without steps nobody asks for the teacher's targets
+        if self.progress.step < self.end:
+            objective = reproducible(self.spec, self._objective())
         self.context.observer.started(self.progress.step, self.end)
+        if objective is not None:
+            self._steps(objective)
+        metrics = self.context.metrics
+        return Outcome(metrics.last(), self.progress.step, self.progress.epoch, self._best(metrics))
+
+    def _steps(self, objective: Objective[Any]) -> None:
         train(
             self.trained,
             self.loader,
@@ -124,8 +133,6 @@ class TrainingRun:
             stop=self.context.stop,
             gradients=self._gradients(),
         )
-        metrics = self.context.metrics
-        return Outcome(metrics.last(), self.progress.step, self.progress.epoch, self._best(metrics))
 
     def _best(self, metrics: MetricsTable) -> dict[str, Best]:
         """The student's best accuracies on every probed data set, and its own as a classifier."""

@@ -23,6 +23,7 @@ START = "teacher.start_from"
 EPOCHS = (100, 150)
 """Lengths of the paper's runs, by figure."""
 _UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", "data.sigma", "data.channels", START)
+_OF_STUDENTS = ("student", "train", "projector", "objective")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:
 def departures(points: Sequence[Point]) -> list[str]:
     """Fields that differ from the paper in any run, e.g. ``width = 0.25``, except those that the sweep varies.
 
-    The defaults of all fields are the paper's (appendix E), for any data set, encoder and norm.
+    The defaults of all fields are the paper's (appendix E), for any data set, encoder and norm. A run that only probes
+    its teacher has no field of a student.
     """
     varied = {key for point in points for key in point.values}
     # Seeds are not departures: one run of each configuration tells.
@@ -152,8 +154,10 @@ def departures(points: Sequence[Point]) -> list[str]:
         if (asked := json_text(document)) not in papers:
             papers[asked] = flat_fields(RunSpec.model_validate(document).model_dump(mode="json"))
         plain = papers[asked]
+        teacher_alone = spec.train.stop == "0ep" and spec.student.alpha == 0
+        unshown = _UNSHOWN + _OF_STUDENTS * teacher_alone
         for key, value in fields.items():
-            if value != plain.get(key) and key not in varied and not key.startswith(_UNSHOWN):
+            if value != plain.get(key) and key not in varied and not key.startswith(unshown):
                 found.setdefault(key, {})
     for key, values in found.items():
         values |= {value_text(key, fields[key]): None for fields in ours if key in fields}

@@ -112,6 +112,16 @@ def test_a_student_that_is_its_teacher_is_not_probed_again(
     assert last["probe/student/linear"] == last["probe/teacher/linear"]
 
 
+def test_without_steps_no_targets_are_computed(tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+    features = Network.features
+    monkeypatch.setattr(Network, "features", lambda self, inputs: computed.append(1) or features(self, inputs))
+    run(tiny({"train.stop": "0ep"}), settings())
+    assert not computed
+    run(tiny({"train.stop": "1it"}), settings())
+    assert computed
+
+
 def test_other_sets_change_nothing_about_the_run(tiny: Tiny, settings: Make, shades: Prepared) -> None:
     given = settings()
     plain = run(tiny(), given).last

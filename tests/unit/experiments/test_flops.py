@@ -87,6 +87,16 @@ def test_a_step_is_both_passes_and_the_cached_teachers_logits() -> None:
     assert moving.evaluation.shared.network == pytest.approx(2 * counted().evaluation.shared.network)
 
 
+def test_without_steps_there_are_no_targets_and_a_student_that_is_its_teacher_is_not_probed() -> None:
+    still, there = {"train": {"stop": "0ep"}}, {"student": {"alpha": 0.0}}
+    trained, away, alone = counted(**there), counted(**still), counted(**still, **there)
+    assert alone.evaluation == Phase(Work())
+    assert away.evaluation == trained.evaluation
+    assert away.start == alone.start
+    assert alone.start.shared.network == trained.evaluation.shared.network < trained.start.shared.network
+    assert counted(**still, **there, probe={"statistics": True}).evaluation.shared.network > 0
+
+
 def test_a_teacher_of_another_width_is_counted_as_wide_as_it_is() -> None:
     narrow, other = {"student": {"alpha": 1.0}}, {"encoder": {"name": "convnet_8_2", "width": 4.0}}
     plain, wide, both = counted(**narrow), counted(**narrow, teacher={"width": 4.0}), counted(**narrow, **other)

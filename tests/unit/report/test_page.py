@@ -224,6 +224,15 @@ def test_departures_from_the_papers_setting_are_told(point: Make) -> None:
     ]  # fmt: skip
 
 
+def test_a_run_that_only_probes_its_teacher_departs_in_nothing_of_a_student(point: Make) -> None:
+    probed, moved = (
+        replace(point({"student.alpha": alpha, "train.stop": "0ep", "encoder.width": 0.5}), values={})
+        for alpha in (0.0, 0.3)
+    )
+    assert departures([probed]) == ["width = 0.5"]
+    assert departures([moved]) == ["width = 0.5", "alpha = 0.3", "stop = 0ep"]
+
+
 def test_an_address_leads_to_a_folder_of_any_name(make: Make, tmp_path: Path) -> None:
     report = replace(make(), runs=tmp_path / "my #1 (runs)")
     assert report.link("distill-0", "spec.json") == "../../../my%20%231%20%28runs%29/distill-0/spec.json"
