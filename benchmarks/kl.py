@@ -35,7 +35,7 @@ from rt_scale.models.networks import build_pair
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.experiments.training import training
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.loop import keep_freed_memory
+from rt_scale.system.memory import keep_freed_memory
 
 FILES = ("__init__", "distances", "chunked")
 Losses = tuple[ModuleType, ModuleType]

@@ -25,7 +25,7 @@ from rt_scale.models.networks import Network, Weights, build_network, to_device
 from rt_scale.probes.features import standardise
 from rt_scale.spec.experiments.training import training
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.loop import keep_freed_memory
+from rt_scale.system.memory import keep_freed_memory
 
 BATCH, CLASSES = 256, 10
 NAMES = ("kl_train", "kl_test", "linear", "linear_standardized")

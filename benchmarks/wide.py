@@ -31,7 +31,7 @@ from rt_scale.experiments.options import find_device
 from rt_scale.losses.chunked import wide_distance
 from rt_scale.losses.distances import Distance, distance
 from rt_scale.models.projector import Outputs, unit_rows
-from rt_scale.training.loop import keep_freed_memory
+from rt_scale.system.memory import keep_freed_memory
 from rt_scale.training.precision import set_precision
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}

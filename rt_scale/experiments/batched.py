@@ -23,10 +23,11 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import stop_check
 from rt_scale.store.results import BatchSize, RunResult
 from rt_scale.system.machine import allowed_cores
+from rt_scale.system.memory import keep_freed_memory
 from rt_scale.training.accelerate import accelerated
 from rt_scale.training.batched import BatchedNetwork, train_together
 from rt_scale.training.distillation import CachedTargets, ComputedTargets, Targets
-from rt_scale.training.loop import Gradients, Step, keep_freed_memory
+from rt_scale.training.loop import Gradients, Step
 from rt_scale.training.optim import build_optimizer
 from rt_scale.training.precision import parameter_dtype, set_precision
 

@@ -28,6 +28,7 @@ from rt_scale.store.lease import Attempt
 from rt_scale.store.results import DataRecord, Execution, RunRecord, RunResult
 from rt_scale.store.run_dir import METRICS, RunDir
 from rt_scale.store.store import Store
+from rt_scale.system.memory import keep_freed_memory
 from rt_scale.training.distributed import Group, WorkerLost
 from rt_scale.training.loop import Diverged
 from rt_scale.training.precision import check_precision
@@ -69,7 +70,8 @@ def follow(options: Options) -> None:
         except Stopped as error:
             raise RunError("This worker was asked to stop while it fetched its data.") from error
         try:
-            experiment_of(spec).run(spec, context)
+            with keep_freed_memory():
+                experiment_of(spec).run(spec, context)
         except ALIKE:  # rank 0 reports it, and may continue with another run
             continue
         except (WorkerLost, StoreUnavailable):
@@ -226,7 +228,9 @@ def _attempt(spec: RunSpec, data: Sets | None, run_dir: RunDir, options: Options
     options.resident.next_run()
     try:
         _order(options.group, Order(spec.canonical(), execution))
-        result = _result(spec, experiment.run(spec, context), context, run_dir.check().attempt)
+        with keep_freed_memory():
+            outcome = experiment.run(spec, context)
+        result = _result(spec, outcome, context, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:
         resumes = isinstance(error, WorkerLost | StoreUnavailable) or _lost_device(error)

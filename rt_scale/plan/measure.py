@@ -19,7 +19,7 @@ from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
-from rt_scale.training.loop import keep_freed_memory
+from rt_scale.system.memory import keep_freed_memory
 from rt_scale.training.precision import arithmetic, parameter_dtype, set_precision
 
 Make = Callable[[], tuple[Network, torch.Tensor]]

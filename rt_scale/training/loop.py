@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -86,42 +83,6 @@ class Means:
             self._sums = torch.tensor(sums, dtype=torch.float64, device=device)
         self._weight = progress.weight * counts
         progress.sums, progress.weight = {}, 0.0
-
-
-# mallopt(3): the numbers of its parameters, and the values at which glibc's own adjustment of the last two ends.
-_MMAP_MAX, _MMAP_MAX_DEFAULT = -4, 65536
-_TRIM_THRESHOLD, _TRIM_SETTLED = -1, 64 << 20
-_MMAP_THRESHOLD, _MMAP_SETTLED = -3, 32 << 20
-_NEVER = -1
-_inside = 0
-
-
-@contextmanager
-def keep_freed_memory() -> Iterator[None]:
-    """Inside, the C allocator keeps freed memory; at the end it returns it to the system.
-
-    By default glibc returns every block above 32 MB at once. A step of VGG-11 at m = 65,536 frees and allocates some
-    0.7 GB in such blocks, which the kernel maps and clears again: 165,000 page faults and 0.3 CPU seconds a step.
-    Without glibc (macOS, musl) nothing is changed. Calls nest: batched runs share it, and the last one ends it.
-    """
-    global _inside
-    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-    if libc is None or not hasattr(libc, "gnu_get_libc_version"):
-        yield
-        return
-    if not _inside:
-        libc.mallopt(_MMAP_MAX, 0)
-        libc.mallopt(_TRIM_THRESHOLD, _NEVER)
-    _inside += 1
-    try:
-        yield
-    finally:
-        _inside -= 1
-        if not _inside:
-            libc.mallopt(_MMAP_MAX, _MMAP_MAX_DEFAULT)
-            libc.mallopt(_TRIM_THRESHOLD, _TRIM_SETTLED)
-            libc.mallopt(_MMAP_THRESHOLD, _MMAP_SETTLED)
-            libc.malloc_trim(0)
 
 
 class Measured(NamedTuple):
@@ -217,20 +178,19 @@ def train(
     requests = _StopRequests(stop, group)
     end = epochs * loader.steps if end is None else end
     arguments = (model, loader, objective, optimizer, progress, end, before_update, hooks, group, requests, gradients)
-    with keep_freed_memory():
-        try:
-            while progress.step < end:
-                means = _epoch(*arguments)
-                progress.epoch = progress.step // loader.steps
-                _refuse_divergence(means, progress)
-                for hook in hooks:
-                    hook.after_epoch(progress, means)
-                if progress.step < end and requests.now():
-                    raise Stopped
-        except Stopped:
+    try:
+        while progress.step < end:
+            means = _epoch(*arguments)
+            progress.epoch = progress.step // loader.steps
+            _refuse_divergence(means, progress)
             for hook in hooks:
-                hook.stopped(progress)
-            raise
+                hook.after_epoch(progress, means)
+            if progress.step < end and requests.now():
+                raise Stopped
+    except Stopped:
+        for hook in hooks:
+            hook.stopped(progress)
+        raise
 
 
 STEPS_BETWEEN = 50

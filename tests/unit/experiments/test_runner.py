@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import torch
 
 from rt_scale.data.beton import write
 from rt_scale.data.prepare import Prepared, open_prepared
-from rt_scale.experiments import train
+from rt_scale.experiments import runner, train
 from rt_scale.experiments import train as training_run
 from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
+from rt_scale.probes.evaluator import Prober
 from rt_scale.spec.errors import DeviceLost, InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
@@ -67,6 +69,24 @@ def test_a_result_says_what_came_out_of_what(tiny: Tiny, settings: Make, digits:
         | {f"train/{name}" for name in training}
         | {"distance/from_init", "distance/from_teacher"}
     )
+
+
+def test_freed_memory_is_kept_while_a_run_probes_and_until_it_ends(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    @contextmanager
+    def keep() -> Iterator[None]:
+        told.append("kept")
+        yield
+        told.append("given back")
+
+    probe = Prober.probe_features
+    monkeypatch.setattr(Prober, "probe_features", lambda self, *of: told.append("probed") or probe(self, *of))
+    monkeypatch.setattr(runner, "keep_freed_memory", keep)
+    run(tiny(), settings())
+    assert told == ["kept", *["probed"] * 5, "given back"]  # input, teacher, and the student three times
 
 
 def test_a_run_records_its_spec_and_where_it_was_executed(
