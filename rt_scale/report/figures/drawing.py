@@ -106,9 +106,8 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Colour]) -> No
             look["transform"] = _beside(axis, ours.index(own) - (len(ours) - 1) / 2)
         x = [names.index(name) for name in line.x] if names else list(line.x)
         if names:
-            look |= (
-                {} if line.style == "teacher" and not line.of else _CROSS if line.style == "teacher" else {"ls": "none"}
-            )
+            level = line.style in ("teacher", "input") and not line.of
+            look |= {} if level else _CROSS if line.style == "teacher" else {"ls": "none"}
         axis.plot(x, list(line.y), **look)
         if line.style == "ours":
             _draw_spread(axis, x, line, look, panel, len(ours))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from rt_scale.report.figures.panels import Drawing, Heatmap, drawings, in_order, ordered, way
+from rt_scale.report.figures.panels import Drawing, Heatmap, drawings, in_order, ordered, students_are_teachers, way
 from rt_scale.report.paper import Panel
 from rt_scale.report.paper_numbers import value_text
 from rt_scale.report.results import ProbedRun, Which
@@ -23,9 +23,11 @@ def gain_panels(runs: Sequence[ProbedRun], which: Which) -> list[Drawing | Heatm
     """Maps of the gain over two axes, then the gain against one, of finished runs under one kind of probe.
 
     The first axis is the one of numbers with the most values. Each value of the other axes has its own panels. Empty
-    if nothing varies but seeds.
+    if nothing varies but seeds, or all students are their teachers.
     """
     done = [run for run in runs if run.scores is not None]
+    if students_are_teachers(done):
+        return []
     axes = sorted(_axes(done), key=lambda key: _rank(key, done), reverse=True)
     if not axes:
         return []

@@ -166,6 +166,12 @@ def _besides(panel: Panel, runs: Sequence[ProbedRun]) -> list[str]:
     return [key for key in keys if any(len({repr(run.at.get(key)) for run in spot}) > 1 for spot in spots.values())]
 
 
+def students_are_teachers(runs: Iterable[ProbedRun]) -> bool:
+    """Whether no student has another accuracy than its teacher: nothing was trained, and only teachers are shown."""
+    scores = [run.scores for run in runs if run.scores is not None]
+    return all(each.student == each.best == each.teacher for each in scores)
+
+
 def _lines(panel: Panel, runs: Iterable[ProbedRun]) -> dict[str, list[ProbedRun]]:
     """The runs with scores, by the label of their line."""
 
@@ -286,6 +292,7 @@ def _summary(
     panel: Panel, runs: Sequence[ProbedRun], which: Which, experiment: str | None, other_size: bool
 ) -> list[Line]:
     found = []
+    alone = students_are_teachers(runs)
     for label, members in _lines(panel, runs).items():
         spots = grouped((run for run in members if run.at.get(panel.x) is not None), lambda run: run.at[panel.x])
         order = ordered(spots)
@@ -295,9 +302,11 @@ def _summary(
             gains = [[each.student_at(which) - each.teacher for each in spot] for spot in scores]
             found.append(_line(label, x, gains, GAIN))
             continue
+        label = "teacher" if alone and label == "student" else label
         found.append(_line(label, x, [[each.student_at(which) for each in spot] for spot in scores], ACCURACY))
-        teachers = [100 * fmean(each.teacher for each in spot) for spot in scores]
-        found.append(Line("teacher", x, teachers, "teacher", label))
+        style: Style = "input" if alone else "teacher"
+        means = [100 * fmean(getattr(each, style) for each in spot) for spot in scores]
+        found.append(Line(style, x, means, style, "" if alone else label))
         printed = [(place, number_of(experiment, spots[value][0].at)) for place, value in zip(x, order, strict=True)]
         numbers = [(place, number) for place, number in printed if number is not None]
         role = "student" if any(number.student is not None for _, number in numbers) else "teacher"

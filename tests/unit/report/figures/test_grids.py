@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,8 @@ def test_one_axis_is_no_map_and_none_is_nothing() -> None:
     assert [line.label for line in against.lines] == ["student", "teacher"]
     assert gain_panels([run(0, 0.1, alpha=0.5), run(1, 0.1, alpha=0.5)], "last") == []
     assert gain_panels([], "last") == []
+    still = [replace(run(0, 0.0, alpha=alpha), scores=Scores(0.5, 0.3, 0.3, 0.3)) for alpha in (0.5, 0.1)]
+    assert gain_panels(still, "last") == []  # no student has left its teacher
 
 
 def test_what_else_varies_has_panels_of_its_own() -> None:

@@ -50,6 +50,21 @@ def test_lines_of_three_seeds_have_intervals_within_what_can_be() -> None:
     assert (panel.lines[0].low[1], panel.lines[0].high[1]) == (0, pytest.approx(9 + 9 * half, abs=1e-3))
 
 
+def test_of_students_that_are_their_teachers_the_teachers_are_shown_above_the_input() -> None:
+    panel = Panel("encoder", "probe", scale="names")
+    members = [run(seed, level, level, level, encoder=name)
+               for name, level in (("vgg11", 0.3), ("vgg16", 0.2)) for seed in range(3)]  # fmt: skip
+    (alone,) = drawings(panel, members, {}, "last", "teachers")
+    assert [(line.label, line.style, line.of) for line in alone.lines] == [
+        ("teacher", "ours", ""), ("input", "input", ""), ("paper's teacher", "paper", "teacher"),
+    ]  # fmt: skip
+    assert [list(line.y) for line in alone.lines] == [
+        pytest.approx(each) for each in ([30, 20], [39, 39], [36.55, 33.08])
+    ]
+    (trained,) = drawings(panel, [*members, run(0, 0.5, 0.5, encoder="vgg13")], {}, "last", "teachers")
+    assert [line.label for line in trained.lines[:2]] == ["student", "teacher"]
+
+
 def test_teachers_that_differ_have_a_line_each() -> None:
     members = [run(0, 0.5, norm="batch"), run(0, 0.5, level=0.2, norm="none")]
     (panel,) = drawings(Panel("epoch", "norm"), members, {}, "last", "fig11")
