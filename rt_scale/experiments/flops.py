@@ -206,9 +206,8 @@ class _Counter:
         moves = self.spec.teacher.moves  # else it is probed once
         start, once = (Work(), Work()) if moves else (embed_teacher, fit_teacher)
         evaluation, alone = (embed + embed_teacher, fit + fit_teacher) if moves else (embed, fit)
-        described = self.spec.probe.statistics or self.spec.classifies
-        if not (self.length.steps or moves or described) and self.spec.student.alpha == 0:
-            evaluation, alone = Work(), Work()  # the student is its teacher, which is probed
+        if self.spec.probes_its_teacher_alone and not (self.spec.probe.statistics or self.spec.classifies):
+            evaluation, alone = Work(), Work()
         if "input" in roles:
             for train, test, size, classes in self.probed:
                 once += probe_work(self.spec.probe, train, test, self.info.channels * size**2, classes)

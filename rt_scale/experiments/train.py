@@ -109,7 +109,7 @@ class TrainingRun:
         self.group.check_same([*self.student.parameters(), *self.teacher.parameters()])
         if self.progress.evaluate_first:
             self._catch_up()
-        objective = None  # without steps nobody asks for the teacher's targets
+        objective = None  # its targets are a pass over all images, which without steps nobody asks for
         if self.progress.step < self.end:
             objective = reproducible(self.spec, self._objective())
         self.context.observer.started(self.progress.step, self.end)

@@ -154,8 +154,7 @@ def departures(points: Sequence[Point]) -> list[str]:
         if (asked := json_text(document)) not in papers:
             papers[asked] = flat_fields(RunSpec.model_validate(document).model_dump(mode="json"))
         plain = papers[asked]
-        teacher_alone = spec.train.stop == "0ep" and spec.student.alpha == 0
-        unshown = _UNSHOWN + _OF_STUDENTS * teacher_alone
+        unshown = _UNSHOWN + _OF_STUDENTS * spec.probes_its_teacher_alone
         for key, value in fields.items():
             if value != plain.get(key) and key not in varied and not key.startswith(unshown):
                 found.setdefault(key, {})

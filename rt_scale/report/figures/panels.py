@@ -167,7 +167,7 @@ def _besides(panel: Panel, runs: Sequence[ProbedRun]) -> list[str]:
 
 
 def students_are_teachers(runs: Iterable[ProbedRun]) -> bool:
-    """Whether no student has another accuracy than its teacher: nothing was trained, and only teachers are shown."""
+    """Whether every student has its teacher's accuracy, as where nothing is trained; then only teachers are shown."""
     scores = [run.scores for run in runs if run.scores is not None]
     return all(each.student == each.best == each.teacher for each in scores)
 

@@ -112,6 +112,12 @@ class TrainingSpec(RunSpec):
         return start.run.classifies and start.run.data.name == self.data.name
 
     @property
+    def probes_its_teacher_alone(self) -> bool:
+        """Whether nothing is trained and the student is its teacher, which is all that there is to probe."""
+        unchanged = self.student.alpha == 0 and self.pruned is None
+        return self.train.stop == "0ep" and unchanged and not self.teacher.moves
+
+    @property
     def pruned(self) -> Pruned | None:
         """How its student is pruned, if it is."""
         return None

@@ -225,7 +225,7 @@ def _is_record(file: str) -> bool:
 def open_place(place: str | Path) -> Store:
     """The store at ``place``: a folder, ``s3://``, ``gs://`` or ``az://bucket/prefix``.
 
-    InputError: the address holds credentials or cannot be opened, or the folder is a file.
+    InputError: the address holds credentials or cannot be opened, or ``place`` is a file.
     """
     if not is_address(place):
         if Path(place).is_file():
