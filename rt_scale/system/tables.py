@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
+from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 
 from rt_scale.system.console import BREAKS, broken, pieces, printable
@@ -80,7 +81,7 @@ class FittedTable:
         if self.caption:
             yield _lines(self.caption, width, "dim")
         if (widths := _widths(columns, width)) is not None:
-            yield self._table(columns, widths)
+            yield from self._table(console, columns, widths)
             return
         same = {place: each for place, each in columns.items() if len(cells) > 1 and len({*each.cells}) == 1}
         columns = {place: each for place, each in columns.items() if place not in same} or columns
@@ -88,7 +89,7 @@ class FittedTable:
             told = ", ".join(f"{each.title or 'note'} {each.cells[0]}" for each in same.values())
             yield _lines(f"The same in all rows: {told}.", width, "dim")
         if (widths := _widths(columns, width)) is not None:
-            yield self._table(columns, widths)
+            yield from self._table(console, columns, widths)
             return
         for row in range(len(cells)):
             yield self._block(columns, row, width)
@@ -96,20 +97,31 @@ class FittedTable:
     def _style(self, row: int) -> str:
         return self.styles[row] if self.styles else ""
 
-    def _cell(self, place: int, row: int, text: str) -> Text:
-        given = self.rows[row][place]
-        return Text(text.translate(_PART), style=given.style if isinstance(given, Text) else "")
+    def _table(self, console: Console, columns: dict[int, _Column], widths: dict[int, int]) -> Iterator[Segment]:
+        """The lines of the table. rich's own would measure and wrap all cells again, most of the time of many rows."""
+        titles = [broken(each.title, widths[place], 0, IN_TITLES) for place, each in columns.items()]
+        height = max(map(len, titles), default=0)
+        heads = [([""] * (height - len(lines)) + lines, Style.null()) for lines in titles]  # they stand on the rows
+        yield from self._row(heads, [*widths.values()], console.get_style("table.header"))
+        for row, given in enumerate(self.rows):
+            cells = []
+            for place, each in columns.items():
+                own = given[place]
+                style = console.get_style(own.style) if isinstance(own, Text) else Style.null()
+                cells.append((broken(each.cells[row], widths[place], 0), style))
+            yield from self._row(cells, [*widths.values()], console.get_style(self._style(row)))
 
-    def _table(self, columns: dict[int, _Column], widths: dict[int, int]) -> Table:
-        view = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
-        for place, each in columns.items():
-            title = "\n".join(broken(each.title, widths[place], 0, IN_TITLES)).translate(_PART)
-            view.add_column(title, justify="right" if self.numbers else "left", no_wrap=True, min_width=widths[place])
-        for row in range(len(self.rows)):
-            texts = {place: "\n".join(broken(each.cells[row], widths[place], 0)) for place, each in columns.items()}
-            cells = [self._cell(place, row, text) for place, text in texts.items()]
-            view.add_row(*cells, style=self._style(row))
-        return view
+    def _row(
+        self, cells: Sequence[tuple[Sequence[str], Style]], widths: Sequence[int], style: Style
+    ) -> Iterator[Segment]:
+        """A row's cells, each its lines and a style, side by side."""
+        for number in range(max((len(lines) for lines, _ in cells), default=0)):
+            for place, ((lines, own), width) in enumerate(zip(cells, widths, strict=True)):
+                text = lines[number].translate(_PART) if number < len(lines) else ""
+                blanks = " " * (width - cell_len(text))
+                gap = " " * (GAP if place < len(cells) - 1 else 0)
+                yield Segment(f"{blanks}{text}{gap}" if self.numbers else f"{text}{blanks}{gap}", style + own)
+            yield Segment.line()
 
     def _block(self, columns: dict[int, _Column], row: int, width: int) -> Text:
         """The keys in a line, and the other columns, each with its title, in lines below it."""
